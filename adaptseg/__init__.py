@@ -1,0 +1,2 @@
+"""Unsupervised cross-domain semantic segmentation."""
+__version__ = "0.1.0"

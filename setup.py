@@ -1,0 +1,31 @@
+"""Installs adaptseg; every value comes from settings.ini."""
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+config = ConfigParser(delimiters=["="], interpolation=None)
+config.read(HERE / "settings.ini", encoding="utf8")
+cfg = config["DEFAULT"]
+
+setup(
+    name=cfg["lib_name"],
+    version=cfg["version"],
+    description=cfg["description"],
+    long_description=(HERE / "README.md").read_text(encoding="utf8"),
+    long_description_content_type="text/markdown",
+    author=cfg["author"],
+    license="Apache-2.0",
+    keywords=cfg["keywords"].split(),
+    packages=find_packages(include=["adaptseg", "adaptseg.*", "data_prep", "data_prep.*"]),
+    include_package_data=True,
+    install_requires=cfg["requirements"].split(),
+    extras_require={"dev": cfg["dev_requirements"].split()},
+    python_requires=">=" + cfg["min_python"],
+    entry_points={
+        "console_scripts": cfg["console_scripts"].split(),
+        "nbdev": ["adaptseg=adaptseg._modidx:d"],
+    },
+    zip_safe=False,
+)

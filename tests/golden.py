@@ -1,0 +1,132 @@
+"""Replay golden trajectories through the library and compare, in float64.
+
+    python tests/golden.py FILE.json [FILE.json ...]
+
+Prints the largest relative error of losses, eval outputs and final state for each configuration of each
+file and exits 1 when one is above 1e-6. The files and how their weights and inputs are made: see "Golden files"
+in tests/README.md. Networks, discriminators, losses, optimisers, schedule and step are the library's own.
+"""
+import json
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from fastai.callback.core import Callback
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+
+from adaptseg.adversarial import AdversarialAdaptation
+from adaptseg.deeplab import Bottleneck, DeepLabV2
+from adaptseg.labels import IGNORE
+from adaptseg.losses import SegmentationLoss
+from adaptseg.optimisers import PolySchedule, network_optimiser, update_multiplicity
+
+TOLERANCE = 1e-6
+
+
+def golden_weight(tag, key, tensor):
+    "The weight that a golden file means by this name."
+    shape = tuple(tensor.shape)
+    z = np.random.RandomState(zlib.crc32((tag + key).encode())).standard_normal(shape)
+    if key.endswith("running_mean"): z = 0.1 * z
+    elif key.endswith("running_var"): z = 1 + 0.1 * np.abs(z)
+    elif key.endswith("bias"): z = 0.01 * z
+    elif len(shape) == 4: z = z * np.sqrt(2 / np.prod(shape[1:]))
+    else: z = 1 + 0.05 * z
+    return torch.from_numpy(np.asarray(z))
+
+
+def fill(module, tag):
+    "Give every floating-point entry of the state dict its golden weight."
+    state = module.state_dict()
+    module.load_state_dict({k: golden_weight(tag, k, v) if v.is_floating_point() else v for k, v in state.items()})
+
+
+def image(seed, size): return torch.from_numpy(np.random.RandomState(seed).standard_normal((1, 3, *size)) * 50)
+
+
+def label(seed, size, classes):
+    y = np.random.RandomState(seed).randint(0, 20, (1, *size))
+    y[(y >= 19) | (y >= classes)] = IGNORE
+    return torch.from_numpy(y).long()
+
+
+class Batches(list):
+    "A list of batches with a `DrawLoader`'s interface."
+    def set_epoch(self, epoch): return self
+
+
+class Losses(Callback):
+    "Collects every step's losses in the file's columns."
+    order = 90
+    def before_fit(self): self.rows = []
+    def after_batch(self): self.rows.append({**self.loss_func.parts, **self.adversarial_adaptation.losses})
+
+
+def relative(found, expected):
+    "Largest |found - expected| / |expected| (absolute where expected is tiny)."
+    found, expected = np.asarray(found, float), np.asarray(expected, float)
+    if found.shape != expected.shape: return float("inf")
+    error = np.abs(found - expected) / np.maximum(np.abs(expected), 1e-12)
+    return float(np.nan_to_num(error, nan=np.inf).max(initial=0))
+
+
+def learner(cfg):
+    "The library's Learner for one configuration, with golden weights and inputs."
+    net = DeepLabV2(Bottleneck, cfg["layers"], cfg["classes"], branches=2).double()
+    fill(net, "G.")
+    seeds = [10 * i + 100_000 * cfg["seed"] for i in range(cfg["steps"])]
+    source = [(image(s + 1, cfg["source_size"]), label(s + 2, cfg["source_size"], cfg["classes"])) for s in seeds]
+    target = Batches((image(s + 3, cfg["target_size"]),) for s in seeds)
+    adapt = AdversarialAdaptation(target, cfg["classes"], tuple(cfg["lambda_adv"]), cfg["gan"].lower(), lr=cfg["lr_d"])
+    adapt.discriminators.double()
+    for i, d in enumerate(adapt.discriminators): fill(d, f"D{i + 1}.")
+    learn = Learner(DataLoaders(source, [], device="cpu"), net, SegmentationLoss(cfg["lambda_seg"]),
+                    cbs=[adapt, PolySchedule(cfg["num_steps"], cfg["power"]), Losses()])
+    learn.remove_cb(learn.recorder)  # its running average is float32 only
+    learn.opt = network_optimiser(net, cfg["lr"], repeated=cfg["repeated_parameter_updates"])
+    return learn
+
+
+def eval_errors(net, expected, size):
+    "Error of both heads' logits before training, in evaluation mode."
+    with torch.no_grad(): out = net.eval()(image(expected["input_seed"], size))
+    errors = []
+    for name, logits in zip(("conv4", "conv5"), out):
+        head = logits.flatten()[: len(expected[f"{name}_head"])]
+        found = [logits.sum(), logits.abs().sum(), *head]
+        errors.append(relative(found, [expected[f"{name}_sum"], expected[f"{name}_abs"], *expected[f"{name}_head"]]))
+        if list(logits.shape) != expected[f"shape_{name}"]: errors.append(float("inf"))
+    return max(errors)
+
+
+def replay(run):
+    "Errors of one configuration: eval output, losses, final state, update counts."
+    learn = learner(run["config"])
+    errors = {"eval": eval_errors(learn.model, run["eval_output"], run["config"]["source_size"])}
+    with learn.no_logging(): learn.fit(1)
+    found = [[row[c].item() for c in run["columns"]] for row in learn.losses.rows]
+    errors["losses"] = relative(found, run["losses"])
+    state = learn.model.state_dict()
+    errors["state"] = max(relative([state[k].sum(), state[k].abs().sum()], v) for k, v in run["final_state"].items())
+    count = update_multiplicity(learn.model)
+    errors["multiplicity"] = float(any(count.get(k) != n for k, n in run.get("update_multiplicity", {}).items()))
+    return errors
+
+
+def main(files):
+    worst = 0
+    for file in files:
+        for name, run in json.loads(Path(file).read_text()).items():
+            errors = replay(run)
+            worst = max(worst, *errors.values())
+            print(f"{Path(file).name} {name}: " + ", ".join(f"{k} {v:.1e}" for k, v in errors.items()), flush=True)
+    print(f"largest relative error {worst:.1e}, tolerance {TOLERANCE:.0e}: {'equal' if worst <= TOLERANCE else 'DIFFERENT'}")
+    return int(not worst <= TOLERANCE)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2: sys.exit(__doc__)
+    sys.exit(main(sys.argv[1:]))
