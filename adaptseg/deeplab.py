@@ -81,8 +81,8 @@ class ASPP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return sum(conv(x) for conv in self.conv2d_list[:self.branches])
 
-# %% ../nbs/api/20_deeplab.ipynb #28cc813a
-BN_STATS = ("both", "source", "frozen")
+# %% ../nbs/api/20_deeplab.ipynb #3ed22648
+BN_STATS = ("both", "source", "target", "frozen")
 
 
 @contextmanager
@@ -117,9 +117,10 @@ class DeepLabV2(nn.Module):
         levels: int = 2,  # 2: heads on conv4 and conv5; 1: on conv5 only (conv4 logits are None)
         branches: int = 4,  # ASPP branches summed: 4 is the paper, 2 the reference code
         output_stride: int = 8,  # image pixels for one logit, 8 or 16
-        bn_stats: str = "both",  # who moves the batch-norm statistics: both, source, frozen
+        bn_stats: str = "both",  # who moves the batch-norm statistics: both, source, target, frozen
         bn_affine: bool = False,  # train batch norm's scale and shift
         stride_in_3x3: bool = False,  # stride of a bottleneck on its 3x3 convolution, as torchvision
+        width: int = 64,  # channels of the stem; 64 is ResNet's own, less makes a slimmer network
         precision: str = "fp32",  # fp32, or bf16 for autocast convolutions
         checkpointing: bool = False,  # trade time for memory
     ):
@@ -127,24 +128,24 @@ class DeepLabV2(nn.Module):
         check_choice("levels", levels, (1, 2)); check_choice("output_stride", output_stride, (8, 16))
         check_choice("bn_stats", bn_stats, BN_STATS); check_choice("precision", precision, ("fp32", "bf16"))
         self.levels, self.bn_stats, self.precision, self.checkpointing = levels, bn_stats, precision, checkpointing
-        self.n_classes, self.stride_in_3x3, self.width = n_classes, stride_in_3x3, 64
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1, self.relu = nn.BatchNorm2d(64), nn.ReLU(inplace=True)
+        self.n_classes, self.stride_in_3x3, self.channels = n_classes, stride_in_3x3, width
+        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        self.bn1, self.relu = nn.BatchNorm2d(width), nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1, ceil_mode=True)
         dense = ((1, 2), (1, 4)) if output_stride == 8 else ((2, 1), (1, 2))  # (stride, dilation) of stages 3 and 4
         for i, (n, (stride, dilation)) in enumerate(zip(layers, ((1, 1), (2, 1), *dense))):
-            setattr(self, f"layer{i + 1}", self._stage(block, 64 * 2**i, n, stride, dilation))
+            setattr(self, f"layer{i + 1}", self._stage(block, width * 2**i, n, stride, dilation))
         dilations = tuple(d * 8 // output_stride for d in (6, 12, 18, 24))  # the same reach in image pixels
-        if levels == 2: self.layer5 = ASPP(256 * block.expansion, n_classes, dilations, branches)
-        self.layer6 = ASPP(512 * block.expansion, n_classes, dilations, branches)
+        if levels == 2: self.layer5 = ASPP(4 * width * block.expansion, n_classes, dilations, branches)
+        self.layer6 = ASPP(8 * width * block.expansion, n_classes, dilations, branches)
         self._init_weights(bn_affine)
 
     def _stage(self, block, planes, n, stride, dilation):
         out, shortcut = planes * block.expansion, None
-        if stride != 1 or self.width != out or dilation > 1:
-            shortcut = nn.Sequential(*conv_bn(self.width, out, 1, stride))
-        first = block(self.width, planes, stride, dilation, shortcut, self.stride_in_3x3)
-        self.width = out
+        if stride != 1 or self.channels != out or dilation > 1:
+            shortcut = nn.Sequential(*conv_bn(self.channels, out, 1, stride))
+        first = block(self.channels, planes, stride, dilation, shortcut, self.stride_in_3x3)
+        self.channels = out
         return nn.Sequential(first, *(block(out, planes, 1, dilation) for _ in range(n - 1)))
 
     def _init_weights(self, bn_affine):

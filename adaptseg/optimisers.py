@@ -43,16 +43,19 @@ class RepeatedSGD(torch.optim.SGD):
 # %% ../nbs/api/40_optimisers.ipynb #7eeccff4
 def network_optimiser(
     model: nn.Module,  # a DeepLabV2
-    lr: float = 2.5e-4,  # learning rate of the backbone; heads get ten times that
+    lr: float = 2.5e-4,  # learning rate of the backbone
+    head_factor: float = 10,  # that of the heads, as a multiple of `lr`
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     repeated: bool = False,  # the reference's repeated updates
+    kind: str = "sgd",  # sgd, or adamw, which takes a network without pre-trained weights further in few steps
 ) -> OptimWrapper:  # groups by rate and by number of updates
-    "SGD with momentum for the network (Tsai et al. 2018, section 4.3)."
+    "SGD with momentum for the network (Tsai et al. 2018, section 4.3), or AdamW."
     count, groups = update_multiplicity(model), defaultdict(list)
     for k, p in model.named_parameters():
         if p.requires_grad: groups[k.startswith(("layer5", "layer6")), count[k] if repeated else 1].append(p)
-    groups = [dict(params=ps, lr=lr * 10**head, initial_lr=lr * 10**head, repeats=n) for (head, n), ps in groups.items()]
+    groups = [dict(params=ps, lr=r, initial_lr=r, repeats=n) for (head, n), ps in groups.items() for r in [lr * (head_factor if head else 1)]]
+    if kind == "adamw": return OptimWrapper(opt=torch.optim.AdamW(groups, betas=(momentum, 0.999), weight_decay=weight_decay))
     return OptimWrapper(opt=RepeatedSGD(groups, momentum=momentum, weight_decay=weight_decay))
 
 

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'Size', 'Range', 'PRESETS', 'parse_size', 'parse_range', 'Config', 'make_config', 'check_names',
-           'project_root', 'resolve', 'pick_device', 'pick_precision']
+           'assigned_literals', 'notebook_config', 'project_root', 'resolve', 'pick_device', 'pick_precision']
 
-# %% ../nbs/api/42_presets.ipynb #7952a807
+# %% ../nbs/api/42_presets.ipynb #60455f06
+import ast
 import os
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,11 +16,11 @@ from typing import Annotated, Literal
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .deeplab import BACKBONES, BN_STATS
+from .deeplab import BACKBONES, BN_STATS, check_choice
 from .losses import GANS
 
-# %% ../nbs/api/42_presets.ipynb #d7e3688f
-METHODS = ("source_only", "adaptseg")
+# %% ../nbs/api/42_presets.ipynb #8ae937db
+METHODS = ("source_only", "adabn", "adaptseg")
 
 
 def parse_size(text: str) -> tuple[int, int]:  # (height, width) in pixels
@@ -45,6 +46,10 @@ def _checked(parse):  # keep the text, but only if it parses
     return AfterValidator(check)
 
 
+def _one_of(*valid: int):  # also written as text, as on a command line
+    return Annotated[int, AfterValidator(lambda v: check_choice("value", v, valid) or v)]
+
+
 Size, Range = Annotated[str, _checked(parse_size)], Annotated[str, _checked(parse_range)]
 
 # %% ../nbs/api/42_presets.ipynb #15939740
@@ -65,10 +70,11 @@ class Config(BaseModel):
     mix: str = "equal"  # shares of a union's members: equal, proportional, report or numbers
 
     backbone: Literal[tuple(BACKBONES)] = "resnet101"
+    width: Annotated[int, Field(ge=8)] = 64  # channels of the stem; 64 is ResNet's own
     init: str = "imagenet"  # scratch, imagenet (torchvision's), or a run folder or weight file
-    levels: Literal[1, 2] = 2  # heads and discriminators: conv4 and conv5, or conv5 only
+    levels: _one_of(1, 2) = 2  # heads and discriminators: conv4 and conv5, or conv5 only
     aspp_branches: Annotated[int, Field(ge=1, le=4)] = 4  # 4 is DeepLab-v2, 2 the reference code
-    output_stride: Literal[8, 16] = 8
+    output_stride: _one_of(8, 16) = 8
     bn_stats: Literal[BN_STATS] = "both"  # who moves the batch-norm statistics
     bn_affine: bool = False  # train batch norm's scale and shift
     preprocessing: Literal["caffe", "imagenet"] = "imagenet"  # of the image, as the initial weights want it
@@ -86,7 +92,9 @@ class Config(BaseModel):
     accumulate: Annotated[int, Field(ge=1)] = 1  # batches in one optimiser step
     steps: Annotated[int, Field(ge=1)] = 150_000  # optimiser steps until training stops
     num_steps: Annotated[int, Field(ge=1)] | None = 250_000  # optimiser steps of the poly schedule; None: as many as training
-    lr: Annotated[float, Field(gt=0)] = 2.5e-4  # of the backbone; heads ten times that
+    optimiser: Literal["sgd", "adamw"] = "sgd"  # of the network
+    lr: Annotated[float, Field(gt=0)] = 2.5e-4  # of the backbone
+    head_factor: Annotated[float, Field(gt=0)] = 10.0  # the heads' learning rate, as a multiple of lr
     lr_d: Annotated[float, Field(gt=0)] = 1e-4  # of the discriminators
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
@@ -120,14 +128,17 @@ class Config(BaseModel):
             raise ValueError(f"num_steps: the schedule ends after {self.poly_steps} steps, training after {self.steps}: give num_steps at least that")
         return self
 
-# %% ../nbs/api/42_presets.ipynb #9e4b23de
+# %% ../nbs/api/42_presets.ipynb #d0b4c436
 PRESETS = {
     "tsai2018": {},
     "sample": dict(
-        backbone="resnet18", init="scratch", output_stride=16, bn_affine=True,
-        source_size="256x128", target_size="256x128", scale="0.8,1.4", crop="256x128", flip=True,
-        batch_size=4, steps=600, num_steps=None, lr=1e-2, lambda_adv1=2e-3, lambda_adv2=1e-2, disc_width=32,
-        val_every=200, log_every=20),
+        backbone="resnet18", width=32, init="scratch", output_stride=8, bn_affine=True, bn_stats="target",
+        source_size="256x128", target_size="256x128", flip=True, batch_size=2, steps=500, num_steps=None,
+        lr=1e-2, head_factor=1, disc_width=32, val_every=250, log_every=20),
+    "camvid": dict(
+        source="camvid_day", target="camvid_dusk", backbone="resnet18", width=32, init="scratch", output_stride=8, bn_affine=True, bn_stats="target",
+        source_size="240x180", target_size="240x180", scale="0.8,1.4", crop="240x180", flip=True, batch_size=4, steps=1000, num_steps=None,
+        lr=1e-2, head_factor=1, disc_width=32, val_every=250, log_every=50),
 }
 
 # %% ../nbs/api/42_presets.ipynb #829dd2b6
@@ -158,6 +169,28 @@ def _explain(error) -> str:
     where, message = ".".join(map(str, error["loc"][:1])), error["msg"].removeprefix("Value error, ")
     if where and "found" not in message: message += f", found {error['input']!r}"
     return f"{where}: {message}" if where else message
+
+# %% ../nbs/api/42_presets.ipynb #c2d5f8e7
+def assigned_literals(source: str) -> list[str]:
+    "The names that a cell assigns, if literal assignments are all that it does."
+    try: body = ast.parse(source).body
+    except SyntaxError: return []
+    names = []
+    for node in body:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        try: ast.literal_eval(node.value)
+        except (AttributeError, ValueError, TypeError): return []
+        if not targets or not all(isinstance(t, ast.Name) for t in targets): return []
+        names += [t.id for t in targets]
+    return names
+
+
+def notebook_config(
+    namespace: dict,  # globals() of a notebook, right after its parameters
+) -> Config:
+    "The configuration that a notebook's parameters mean; unknown names and impossible values stop here."
+    names = {n for source in namespace["In"] for n in assigned_literals(source)}
+    return make_config(**{n: namespace[n] for n in names if n in namespace})
 
 # %% ../nbs/api/42_presets.ipynb #e35742ab
 def project_root() -> Path:

@@ -45,7 +45,7 @@ def write_json(path: Path, values: dict):
 # %% ../nbs/api/43_runs.ipynb #f0ce0590
 def network_arguments(cfg: Config) -> dict:
     "The arguments of `deeplab` that a configuration means."
-    names = ("backbone", "levels", "output_stride", "bn_stats", "bn_affine", "checkpointing")
+    names = ("backbone", "width", "levels", "output_stride", "bn_stats", "bn_affine", "checkpointing")
     return {**{k: getattr(cfg, k) for k in names}, "branches": cfg.aspp_branches, "stride_in_3x3": cfg.preprocessing == "imagenet"}
 
 

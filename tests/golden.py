@@ -3,8 +3,9 @@
     python tests/golden.py FILE.json [FILE.json ...]
 
 Prints the largest relative error of losses, eval outputs and final state for each configuration of each
-file and exits 1 when one is above 1e-6. The files and how their weights and inputs are made: see "Golden files"
-in tests/README.md. Networks, discriminators, losses, optimisers, schedule and step are the library's own.
+file and exits 1 when one is above 1e-6. Networks, discriminators, losses, optimisers, schedule and step are
+the library's own; weights and inputs are drawn as the files' makers drew them, from numpy's RandomState with
+seeds made of names (weights) and of the step (images and labels).
 """
 import json
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, TrainEvalCallback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 
@@ -84,8 +85,8 @@ def learner(cfg):
     adapt.discriminators.double()
     for i, d in enumerate(adapt.discriminators): fill(d, f"D{i + 1}.")
     learn = Learner(DataLoaders(source, [], device="cpu"), net, SegmentationLoss(cfg["lambda_seg"]),
-                    cbs=[adapt, PolySchedule(cfg["num_steps"], cfg["power"]), Losses()])
-    learn.remove_cb(learn.recorder)  # its running average is float32 only
+                    default_cbs=False,  # fastai's Recorder averages in float32 only
+                    cbs=[TrainEvalCallback(), adapt, PolySchedule(cfg["num_steps"], cfg["power"]), Losses()])
     learn.opt = network_optimiser(net, cfg["lr"], repeated=cfg["repeated_parameter_updates"])
     return learn
 

@@ -1,0 +1,44 @@
+# One command for each thing a newcomer wants. `make` alone lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test slow lab export clean
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(READY)  ## make .venv with everything in it (once, some minutes, about 7 GB)
+
+demo: $(READY)  ## adapt from a game to a campus on sample streets, and show the difference
+	@$(BIN)/adaptseg demo
+
+test: $(READY)  ## all that CI checks: notebooks clean and exported, run, tests
+	@PATH="$(abspath $(BIN)):$$PATH" tests/run
+
+slow: $(READY)  ## the tests that take minutes each
+	@$(BIN)/python -m pytest tests -q -m slow
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	@$(BIN)/jupyter lab nbs
+
+export: $(READY)  ## write adaptseg/*.py from the notebooks, and clean the notebooks
+	@$(BIN)/nbdev_export
+	@$(BIN)/nbdev_clean
+
+clean:  ## remove .venv, caches and build files; data/ and runs/ stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -prune -exec rm -rf {} +
+	@echo "data/ (datasets, samples) and runs/ (results) were kept: remove them yourself"
+
+# The stamp is written last: what was interrupted is done again, what is done is not.
+$(READY): settings.ini setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and "$(PYTHON) is Python %d.%d, adaptseg needs 3.10 or newer: make install PYTHON=python3.11" % v[:2])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then pins="-c constraints.txt"; \
+	else pins=; echo "constraints.txt needs Python 3.11: taking the newest versions that fit 3.10"; fi; \
+	set -x; $(BIN)/python -m pip install -e '.[dev]' $$pins
+	@touch $@

@@ -1,0 +1,39 @@
+"""The golden replay passes on the reference's numbers, and notices when one of them is another."""
+import json
+from pathlib import Path
+
+import pytest
+
+import golden
+
+PINNED = Path(__file__).parent / "golden" / "adaptsegnet.json"
+SHARED = Path(__file__).parents[2] / "shared" / "golden" / "adaptsegnet.json"
+
+
+def test_library_replays_the_reference(capsys):
+    assert golden.main([PINNED]) == 0
+    assert capsys.readouterr().out.endswith("equal\n")
+
+
+@pytest.mark.skipif(not SHARED.is_file(), reason="no shared golden files beside this checkout")
+def test_pinned_copy_is_the_shared_file():
+    assert PINNED.read_bytes() == SHARED.read_bytes()
+
+
+def test_every_kind_of_change_is_noticed():
+    run = next(r for r in json.loads(PINNED.read_text()).values() if r.get("update_multiplicity"))
+    run["losses"][1][2] *= 1 + 1e-5
+    run["eval_output"]["conv5_head"][0] += 1e-3
+    run["final_state"][next(k for k in run["final_state"] if k.startswith("layer6"))][1] *= 1 + 1e-5
+    run["update_multiplicity"][next(iter(run["update_multiplicity"]))] += 1
+    errors = golden.replay(run)
+    assert set(errors) == {"eval", "losses", "state", "multiplicity"}
+    assert min(errors.values()) > golden.TOLERANCE, errors
+
+
+@pytest.mark.parametrize("error", [2e-6, 1.0, float("inf")])
+def test_one_difference_is_enough_to_fail(error, monkeypatch, capsys):
+    results = iter([dict(eval=0.0, losses=0.0), dict(eval=0.0, losses=error), dict(eval=0.0, losses=0.0)])
+    monkeypatch.setattr(golden, "replay", lambda run: next(results))
+    assert golden.main([PINNED]) == 1
+    assert capsys.readouterr().out.endswith("DIFFERENT\n")

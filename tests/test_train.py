@@ -1,0 +1,92 @@
+"""The runnable notebook and the command line, run as a person would, on tiny sample domains."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from adaptseg.samples import write_samples
+
+ROOT = Path(__file__).parents[1]
+TINY = dict(preset="sample", steps=4, batch_size=2, source_size="128x64", target_size="128x64", precision="fp32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_samples(tmp_path_factory.mktemp("data") / "samples", size=(64, 128), n_gta5=(6, 2), n_cityscapes=(4, 2), n_iitk=(1, 1), workers=1)
+
+
+def call(*args):
+    return subprocess.run([sys.executable, *args], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300)
+
+
+def flags(**values): return [s for k, v in values.items() for s in ("-p", k, str(v))]
+
+
+def adaptseg(*args): return call("-c", "from adaptseg.cli import main; main()", *args)
+
+
+def test_papermill_runs_the_notebook(data, tmp_path):
+    done = call("-m", "papermill", "nbs/train.ipynb", str(tmp_path / "out.ipynb"), *flags(**TINY, source="gta5", target="iitk", data_root=data, out=tmp_path / "runs"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = tmp_path / "runs/gta52iitk/adaptseg-s0"
+    assert {"config.json", "history.csv", "metrics.json", "weights.safetensors", "discriminators.safetensors", "checkpoint.pt", "comparison.png", "curves.png"} <= {p.name for p in run.iterdir()}
+    assert not list(run.glob(".*")), "something half-written stayed behind"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics) == {"iitk/val", "gta5/val"} and 0 <= metrics["iitk/val"]["miou"] <= 1
+
+
+def test_command_keeps_the_notebook_and_does_not_overwrite(data, tmp_path):
+    args = flags(**TINY, source="gta5", target="cityscapes+iitk", method="source_only", data_root=data, out=tmp_path / "runs")
+    done = adaptseg("train", *args)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "step      4/4" in done.stdout, "progress is shown while it runs"
+    run = tmp_path / "runs/gta52cityscapes+iitk/source_only-s0"
+    nb = nbformat.read(run / "train.ipynb", 4)
+    assert [c for c in nb.cells if "injected-parameters" in c.metadata.get("tags", [])]
+    before = (run / "weights.safetensors").stat().st_mtime
+    again = adaptseg("train", *args)
+    assert again.returncode == 1 and "overwrite=True" in again.stderr and "Traceback" not in again.stderr
+    assert (run / "weights.safetensors").stat().st_mtime == before
+
+
+@pytest.mark.parametrize("wrong, words", [
+    (dict(sorce="gta5"), "Did you mean 'source'"),
+    (dict(steps=0), "greater than or equal to 1"),
+    (dict(method="dacs"), "'source_only', 'adabn' or 'adaptseg'"),
+    (dict(data_root="no/such/folder"), "does not exist"),
+    (dict(source="gta6"), "unknown domain"),
+    (dict(init="no/such/run"), "no weight file"),
+])
+def test_mistakes_stop_at_the_door(wrong, words, data, tmp_path):
+    done = adaptseg("train", *flags(**{**TINY, "data_root": data, "out": tmp_path / "runs", **wrong}))
+    assert done.returncode == 1 and words in done.stderr, done.stderr[-3000:]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_papermill_stops_at_an_unknown_name(data, tmp_path):
+    done = call("-m", "papermill", "nbs/train.ipynb", str(tmp_path / "out.ipynb"), *flags(**TINY, data_root=data, out=tmp_path / "runs", lamda_adv2=1))
+    assert done.returncode != 0 and "Did you mean 'lambda_adv2'" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_core_star_import_is_public():
+    names = {}
+    exec("from adaptseg.core import *", names)
+    names.pop("__builtins__")
+    assert not set(names) & set(names["Config"].model_fields), "a star import must not replace a notebook's parameters"
+    assert {"train", "evaluate", "Predictor", "load_split", "make_learner", "AdversarialAdaptation", "comparison"} <= set(names)
+    assert not [n for n in names if n.startswith("_")] and "np" not in names and "Path" not in names
+
+
+def test_table_and_demo(data, tmp_path):
+    out = str(tmp_path / "demo")
+    done = adaptseg("demo", *flags(**TINY, data_root=data, out=out))
+    assert done.returncode == 0, done.stderr[-3000:]
+    picture = Path(done.stdout.split("comparison picture: ")[1].strip())
+    assert picture.stat().st_size > 10_000 and "| gta5 -> cityscapes | adaptseg" in done.stdout
+    again = adaptseg("demo", *flags(**TINY, data_root=data, out=out))
+    assert "step" not in again.stdout, "finished runs are not trained again"
+    assert "source_only" in adaptseg("table", out).stdout
