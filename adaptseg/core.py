@@ -135,4 +135,4 @@ def summary_table(
     line = lambda values: f"{values.mean():.1f}" + (f" ± {values.std():.1f}" if len(values) > 1 else "")
     table = groups[list(SCORES.values())].agg(line)
     table.insert(0, "seeds", groups.size())
-    return tabulate(table.reset_index(), "keys", fmt, showindex=False)
+    return tabulate(table.reset_index(), "keys", fmt, showindex=False, disable_numparse=True, colalign=("left",) * 3 + ("right",) * 4)

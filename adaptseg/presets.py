@@ -137,8 +137,8 @@ PRESETS = {
         lr=1e-2, head_factor=1, disc_width=32, val_every=250, log_every=20),
     "camvid": dict(
         source="camvid_day", target="camvid_dusk", backbone="resnet18", width=32, init="scratch", output_stride=8, bn_affine=True, bn_stats="target",
-        source_size="240x180", target_size="240x180", scale="0.8,1.4", crop="240x180", flip=True, batch_size=4, steps=1000, num_steps=None,
-        lr=1e-2, head_factor=1, disc_width=32, val_every=250, log_every=50),
+        source_size="240x180", target_size="240x180", scale="0.8,1.4", crop="240x180", flip=True, batch_size=4, steps=600, num_steps=None,
+        lr=1e-2, head_factor=1, disc_width=32, val_every=200, log_every=20),
 }
 
 # %% ../nbs/api/42_presets.ipynb #829dd2b6

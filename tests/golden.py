@@ -20,6 +20,7 @@ from fastai.learner import Learner
 
 from adaptseg.adversarial import AdversarialAdaptation
 from adaptseg.deeplab import Bottleneck, DeepLabV2
+from adaptseg.kanezaki import Kanezaki, KanezakiNet
 from adaptseg.labels import IGNORE
 from adaptseg.losses import SegmentationLoss
 from adaptseg.optimisers import PolySchedule, network_optimiser, update_multiplicity
@@ -103,8 +104,49 @@ def eval_errors(net, expected, size):
     return max(errors)
 
 
+def rectangles(cfg):
+    "The picture of a Kanezaki configuration: six painted rectangles and noise, uint8."
+    size, draw = (cfg["height"], cfg["width"]), np.random.RandomState(cfg["image_seed"])
+    picture = np.zeros((*size, 3))
+    for _ in range(6):
+        y, x = (draw.randint(0, n - 8) for n in size)
+        h, w = (draw.randint(8, n // 2) for n in size)
+        picture[y:y + h, x:x + w] = draw.randint(0, 256, 3)
+    return np.clip(picture + draw.standard_normal((*size, 3)) * 8, 0, 255).astype(np.uint8)
+
+
+def grid(cfg):
+    "Superpixels of b x b pixels, numbered row by row."
+    b, (y, x) = cfg["superpixel_block"], np.mgrid[:cfg["height"], :cfg["width"]]
+    return torch.from_numpy(y // b * -(-cfg["width"] // b) + x // b)[None]
+
+
+def scribbles(cfg):
+    "Two strokes, 255 elsewhere."
+    s = torch.full((1, cfg["height"], cfg["width"]), IGNORE)
+    s[:, 4:7, 4:14], s[:, -8:-5, -16:-4] = 0, 1
+    return s
+
+
+def replay_kanezaki(run):
+    "Errors of one Kanezaki configuration: number of iterations, label counts, losses."
+    cfg, rows = run["config"], []
+    net = KanezakiNet(cfg["channels"], cfg["conv_blocks"]).double().train()
+    fill(net, "K.")
+    for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)): norm.reset_running_stats()
+    by_superpixel = cfg["kind"] == "superpixel"
+    segmenter = Kanezaki(
+        torch.from_numpy(rectangles(cfg) / 255).permute(2, 0, 1)[None], net, grid(cfg) if by_superpixel else None,
+        0 if by_superpixel else cfg["continuity_weight"], scribbles(cfg) if cfg["scribble"] else None, cfg["lr"], cfg["momentum"], cfg["min_labels"])
+    segmenter.run(cfg["iterations"], lambda i, labels, n, loss: rows.append([n.item(), loss.item()]))
+    if len(rows) != len(run["trajectory"]): return {"iterations": float("inf")}
+    (n, loss), (expected_n, expected_loss) = zip(*rows), zip(*run["trajectory"])
+    return {"label counts": float(n != expected_n), "losses": relative(loss, expected_loss)}
+
+
 def replay(run):
     "Errors of one configuration: eval output, losses, final state, update counts."
+    if "trajectory" in run: return replay_kanezaki(run)
     learn = learner(run["config"])
     errors = {"eval": eval_errors(learn.model, run["eval_output"], run["config"]["source_size"])}
     with learn.no_logging(): learn.fit(1)

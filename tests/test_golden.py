@@ -6,18 +6,29 @@ import pytest
 
 import golden
 
-PINNED = Path(__file__).parent / "golden" / "adaptsegnet.json"
-SHARED = Path(__file__).parents[2] / "shared" / "golden" / "adaptsegnet.json"
+PINNED, KANEZAKI = (Path(__file__).parent / "golden" / name for name in ("adaptsegnet.json", "kanezaki.json"))
+SHARED = Path(__file__).parents[2] / "shared" / "golden"
 
 
-def test_library_replays_the_reference(capsys):
-    assert golden.main([PINNED]) == 0
+@pytest.mark.parametrize("file", [PINNED, KANEZAKI], ids=lambda p: p.stem)
+def test_library_replays_the_reference(file, capsys):
+    assert golden.main([file]) == 0
     assert capsys.readouterr().out.endswith("equal\n")
 
 
-@pytest.mark.skipif(not SHARED.is_file(), reason="no shared golden files beside this checkout")
-def test_pinned_copy_is_the_shared_file():
-    assert PINNED.read_bytes() == SHARED.read_bytes()
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared golden files beside this checkout")
+@pytest.mark.parametrize("file", [PINNED, KANEZAKI], ids=lambda p: p.stem)
+def test_pinned_copy_is_the_shared_file(file):
+    assert file.read_bytes() == (SHARED / file.name).read_bytes()
+
+
+@pytest.mark.parametrize("column", [0, 1])
+def test_kanezaki_change_is_noticed(column):
+    run = json.loads(KANEZAKI.read_text())["scribble"]
+    run["trajectory"][7][column] += 1e-4
+    assert max(golden.replay(run).values()) > golden.TOLERANCE
+    run["trajectory"].pop()
+    assert max(golden.replay(run).values()) > golden.TOLERANCE
 
 
 def test_every_kind_of_change_is_noticed():
