@@ -37,6 +37,9 @@ class TargetCallback(Callback):
         target: DrawLoader,  # endless batches `(image,)` of the target; one epoch as long as the source's
     ):
         self.target, self.source_pass = target, ExitStack()
+        self.modules: dict[str, nn.Module] = {}  # what else is trained: saved with checkpoint and run, under these names
+        self.optimisers: list = []  # of the modules: scheduled, saved and loaded, but stepped by the method itself
+        self.losses: dict[str, Tensor] = {}  # of the last batch, for the history: loss_adv1, loss_adv2, loss_D1, loss_D2
 
     def before_train(self): self.batches = iter(self.target.set_epoch(self.epoch))
 
@@ -88,8 +91,8 @@ class AdversarialAdaptation(TargetCallback):
         if min(lambda_adv) < 0: raise ValueError(f"lambda_adv: expected values >= 0, found {lambda_adv}")
         self.lambda_adv, self.gan, self.accumulate = lambda_adv, gan, accumulate
         self.discriminators = nn.ModuleList(Discriminator(n_classes, width, precision) for _ in lambda_adv)
+        self.modules = {"discriminators": self.discriminators}
         self.optimisers = [discriminator_optimiser(d, lr, betas) for d in self.discriminators]
-        self.losses = {}
 
     def before_fit(self):
         if len(self.lambda_adv) != self.model.levels:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .presets import Config, make_config
-from .runs import Run, check_free, run_path
+from .runs import Run, check_free, differences, run_path
 
 # %% ../nbs/api/91_cli.ipynb #429f8a2f
 NOTEBOOKS = Path(__file__).parent.parent / "nbs" if "__file__" in globals() else Path("..").resolve()
@@ -52,8 +52,9 @@ def demo_command(parameters: dict) -> Path:  # the comparison picture
     runs = []
     for method in ("source_only", "adaptseg"):
         values = {"source": "gta5", "target": "cityscapes", "out": "runs/demo", **parameters, "method": method}
-        path = run_path(make_config(**values))
-        done = (path / "metrics.json").is_file()
+        cfg = make_config(**values)
+        path = run_path(cfg)
+        done = (path / "metrics.json").is_file() and not differences(Run(path), cfg)
         runs.append(Run(path) if done else train_command({**values, "overwrite": True}))
     picture = runs[0].path.parent / "comparison.png"
     save_figure(compare_runs(runs), picture)

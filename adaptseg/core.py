@@ -39,7 +39,7 @@ from .presets import Config, PRESETS, make_config, notebook_config, parse_size, 
 from .runs import Run, find_runs, run_path, write_json
 from .samples import write_samples
 from .splits import Item, Split, check_split, load_label
-from .training import RunData, dataset_root, fit, load_data, make_learner, make_network
+from .training import RunData, dataset_root, fit, input_size, load_data, load_val, make_learner, make_network
 
 _all_ = ["AdaptStatistics", "AdversarialAdaptation", "TargetCallback", "DrawDataset", "DrawLoader", "augmentation", "denormalise", "eval_loader", "normalise", "read_pair", "DeepLabV2", "deeplab",
          "Discriminator", "domain_names", "get_domain", "load_split", "Predictor", "evaluate", "predict_labels", "comparison", "confusion_figure", "error_map",
@@ -74,8 +74,7 @@ def describe(cfg: Config) -> str:
 
 def finish(run: Run, data: RunData, model: DeepLabV2, cfg: Config) -> None:
     "Scores, pictures and curves of a trained network; metrics.json, written last, marks the run as finished."
-    predictors = {size: Predictor(model, data.source.classes, parse_size(size), cfg.preprocessing) for size in (cfg.target_size, cfg.source_size)}
-    sized = lambda split: predictors[cfg.target_size if split.name == cfg.target else cfg.source_size]
+    sized = lambda split: Predictor(model, data.source.classes, input_size(cfg, split), cfg.preprocessing)
     metrics = {f"{t.name}/{t.split}": evaluate(sized(t), t, workers=cfg.workers) for t in data.tests}
     if data.tests: save_figure(show_predictions({run.path.name: sized(data.tests[0])}, data.tests[0]), run.path / "comparison.png")
     save_figure(learning_curves(run), run.path / "curves.png")
@@ -101,8 +100,10 @@ def compare_runs(
 ) -> Figure:
     "The runs' predictions side by side, on the validation split of their target."
     cfg = Config(**{k: v for k, v in runs[0].config.items() if k in Config.model_fields})
-    split = load_split(cfg.target, "val", dataset_root(cfg), runs[0].config["classes_used"])
-    return show_predictions({f"{r.config['source']}, {r.config['method']}": Predictor.load(r.path) for r in runs}, split, n)
+    predictors = {f"{r.config['source'].rsplit('/', 1)[-1]}: {r.path.name}": Predictor.load(r.path) for r in runs}
+    split = load_val(cfg.target, dataset_root(cfg), next(iter(predictors.values())).classes)
+    if split is None: raise FileNotFoundError(f"{cfg.target} has no val split to compare on")
+    return show_predictions(predictors, split, n)
 
 # %% ../nbs/api/90_core.ipynb #d01f718a
 SCORES = {"miou": "mIoU", "selected": "selected", "pixel_accuracy": "accuracy"}
@@ -110,12 +111,12 @@ SCORES = {"miou": "mIoU", "selected": "selected", "pixel_accuracy": "accuracy"}
 
 def results(
     runs: list[Run],  # finished runs
-) -> pd.DataFrame:  # a row for each run and split: pair, method, seed, scored on, and scores in percent (NaN without labels)
+) -> pd.DataFrame:  # a row for each run and split: pair, run, scored on, and scores in percent (NaN without labels)
     "All scores of runs, tidy."
-    rows = [{"pair": f"{cfg['source']} -> {cfg['target']}", "method": cfg["method"], "seed": cfg["seed"], "scored on": where,
+    rows = [{"pair": f"{cfg['source']} -> {cfg['target']}", "run": run.path.name, "scored on": where,
              **{name: 100 * value if (value := s.get(key)) is not None else float("nan") for key, name in SCORES.items()}}
             for run in runs for cfg in [run.config] for where, s in run.metrics.items()]
-    return pd.DataFrame(rows, columns=["pair", "method", "seed", "scored on", *SCORES.values()])
+    return pd.DataFrame(rows, columns=["pair", "run", "scored on", *SCORES.values()])
 
 
 def results_table(
@@ -130,8 +131,10 @@ def summary_table(
     runs: list[Run],  # finished runs, several seeds of each kind
     fmt: str = "github",  # of the package tabulate
 ) -> str:
-    "Mean and standard deviation over seeds, one line for each pair, method and split."
-    groups = results(runs).groupby(["pair", "method", "scored on"], sort=False)
+    "Mean and standard deviation over runs that are called alike but for their seed, `-s0`, `-s1`, ..."
+    frame = results(runs)
+    frame["run"] = frame["run"].str.replace(r"-s\d+$", "", regex=True)
+    groups = frame.groupby(["pair", "run", "scored on"], sort=False)
     line = lambda values: f"{values.mean():.1f}" + (f" ± {values.std():.1f}" if len(values) > 1 else "")
     table = groups[list(SCORES.values())].agg(line)
     table.insert(0, "seeds", groups.size())

@@ -125,13 +125,13 @@ class DrawDataset:
         augment=None,  # transform of (Image, Mask), see `augmentation`
         seed: int = 0,  # of order and augmentation
         labels: bool = True,  # False for the unlabelled target: labels are not even read
-        cache_mb: float = 512,  # resized images kept in memory, at most so many megabytes (per worker)
+        cache_mb: float = 512,  # resized images are kept in memory if all of them fit into so many megabytes (per worker)
     ):
         if labels and not split.labelled: raise ValueError(f"{split.name} has no labels: it can be a target, not a source")
         self.split, self.size, self.mode, self.augment, self.seed, self.labels = split, size, mode, augment, seed, labels
         self.items, self.sizes = split.items, [len(m) for m in split.members]
         self.order, self.cache = np.empty(0, np.int64), {}
-        self.n_cached = int(cache_mb * 1e6 / (size[0] * size[1] * (4 if labels else 3)))
+        self.caches = len(self.items) * size[0] * size[1] * (4 if labels else 3) <= cache_mb * 1e6
 
     def index(self, draw: int) -> int:
         "Which image a draw shows."
@@ -142,7 +142,7 @@ class DrawDataset:
     def _pair(self, i):
         if i in self.cache: return self.cache[i]
         pair = read_pair(self.items[i], self.size, self.split.classes if self.labels else None)
-        if len(self.cache) < self.n_cached: self.cache[i] = pair
+        if self.caches: self.cache[i] = pair
         return pair
 
     def _augmented(self, image, label, draw):

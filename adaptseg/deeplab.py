@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BN_STATS', 'BACKBONES', 'conv_bn', 'BasicBlock', 'Bottleneck', 'ASPP', 'frozen_statistics', 'unmoved_statistics',
-           'DeepLabV2', 'check_choice', 'deeplab']
+           'second_forward', 'DeepLabV2', 'check_choice', 'deeplab']
 
 # %% ../nbs/api/20_deeplab.ipynb #653b7e2b
 from contextlib import contextmanager, nullcontext
@@ -99,11 +99,23 @@ def frozen_statistics(model: nn.Module):
 def unmoved_statistics(module: nn.Module):
     "Inside, batch statistics normalise but do not move the running ones (for a second forward of the same batch)."
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
-    before = [(m.momentum, m.num_batches_tracked.clone()) for m in norms]
+    before = [(m, m.momentum, m.num_batches_tracked.clone()) for m in norms]
     for m in norms: m.momentum = 0.
     try: yield
     finally:
-        for m, (m.momentum, count) in zip(norms, before): m.num_batches_tracked.copy_(count)
+        for m, momentum, count in before:
+            m.momentum = momentum
+            m.num_batches_tracked.copy_(count)
+
+
+def second_forward(module: nn.Module):
+    "A context for forwarding the same batch again later: batch norms in the mode that they are in now, statistics unmoved."
+    was_frozen = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and not m.training]
+
+    @contextmanager
+    def again():
+        with frozen_statistics(nn.ModuleList(was_frozen)), unmoved_statistics(module): yield
+    return again()
 
 # %% ../nbs/api/20_deeplab.ipynb #38e7ac30
 class DeepLabV2(nn.Module):
@@ -164,7 +176,7 @@ class DeepLabV2(nn.Module):
     def _run(self, stage, x):
         if not (self.checkpointing and torch.is_grad_enabled()): return stage(x)
         for block in stage:
-            x = checkpoint(block, x, use_reentrant=False, context_fn=lambda b=block: (nullcontext(), unmoved_statistics(b)))
+            x = checkpoint(block, x, use_reentrant=False, context_fn=lambda b=block: (nullcontext(), second_forward(b)))
         return x
 
     def _logits(self, x):

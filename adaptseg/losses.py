@@ -57,7 +57,7 @@ class SegmentationLoss(nn.Module):
         if conv4 is not None:
             seg1 = segmentation_loss(conv4, label)
             loss, self.parts["loss_seg1"] = seg2 + self.lambda_seg * seg1, seg1.detach()
-        if self.training: self.n_unlabelled = self.n_unlabelled + (label == IGNORE).all()
+        if torch.is_grad_enabled(): self.n_unlabelled = self.n_unlabelled + (label == IGNORE).all()
         return loss
 
     def check_labels(self) -> int:  # batches without a labelled pixel so far

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'RESUMABLE', 'written', 'write_json', 'network_arguments', 'save_network', 'load_network', 'git_commit',
-           'environment', 'pair_name', 'run_path', 'Run', 'check_free', 'find_runs']
+           'environment', 'pair_name', 'run_path', 'Run', 'check_free', 'differences', 'find_runs']
 
 # %% ../nbs/api/43_runs.ipynb #52fb4001
 import csv
@@ -101,8 +101,9 @@ def environment() -> dict:
 # %% ../nbs/api/43_runs.ipynb #172c87f6
 def pair_name(source: str, target: str) -> str:
     "'gta5', 'iitk' -> 'gta52iitk'; a folder of one's own is called by its last part."
-    short = lambda domain: re.sub(r"[^\w+.-]", "_", domain.rstrip("/").rsplit("/", 1)[-1].removeprefix("folder:"))
-    return f"{short(source)}2{short(target)}"
+    short = lambda domain: re.sub(r"[^\w.-]", "_", domain.rstrip("/").rsplit("/", 1)[-1].removeprefix("folder:"))
+    source, target = ("+".join(map(short, union.split("+"))) for union in (source, target))
+    return f"{source}2{target}"
 
 
 def run_path(cfg: Config) -> Path:
@@ -165,8 +166,13 @@ def check_free(path: Path, cfg: Config) -> None:
     if run is None or cfg.overwrite: return
     if run.finished: raise FileExistsError(f"{path} holds a finished run: overwrite=True replaces it, another `name`, `seed` or `out` keeps both")
     if not cfg.resume: raise FileExistsError(f"{path} holds an unfinished run: resume=True goes on with it, overwrite=True starts again")
-    changed = [k for k, v in cfg.model_dump().items() if k not in RESUMABLE and run.config.get(k) != v]
+    changed = differences(run, cfg)
     if changed: raise ValueError(f"resume: {', '.join(changed)} differ from the unfinished run in {path}; give its values, or overwrite=True")
+
+
+def differences(run: Run, cfg: Config) -> list[str]:
+    "The values, of those that matter for the result, in which a run differs from a configuration."
+    return [k for k, v in cfg.model_dump().items() if k not in RESUMABLE and run.config.get(k) != v]
 
 
 RESUMABLE = ("resume", "overwrite", "workers", "device", "out", "log_every", "tensorboard")  # values that may change on the way

@@ -122,6 +122,8 @@ def write_samples(root,                    # data root to make, such as 'data/sa
         (part/RECORD).write_text(json.dumps(want) + '\n')
         if not found(root, want):             # another process may have been quicker
             if root.exists(): root.rmdir()    # empty, or this fails
-            part.rename(root)
+            try: part.rename(root)
+            except OSError:                   # or quicker just now
+                if not found(root, want): raise
     finally: shutil.rmtree(part, ignore_errors=True)
     return root

@@ -1,5 +1,6 @@
 """The runnable notebook and the command line, run as a person would, on tiny sample domains."""
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from adaptseg.core import train
+from adaptseg.presets import Config
 from adaptseg.samples import write_samples
 
 ROOT = Path(__file__).parents[1]
-TINY = dict(preset="sample", steps=4, batch_size=2, source_size="128x64", target_size="128x64", precision="fp32", device="cpu")
+TINY = dict(steps=4, batch_size=2, source_size="128x64", target_size="128x64", precision="fp32", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,7 @@ def adaptseg(*args): return call("-c", "from adaptseg.cli import main; main()", 
 
 
 def test_papermill_runs_the_notebook(data, tmp_path):
-    done = call("-m", "papermill", "nbs/train.ipynb", str(tmp_path / "out.ipynb"), *flags(**TINY, source="gta5", target="iitk", data_root=data, out=tmp_path / "runs"))
+    done = call("-m", "papermill", "nbs/train.ipynb", str(tmp_path / "out.ipynb"), *flags(preset="sample", **TINY, source="gta5", target="iitk", data_root=data, out=tmp_path / "runs"))
     assert done.returncode == 0, done.stderr[-3000:]
     run = tmp_path / "runs/gta52iitk/adaptseg-s0"
     assert {"config.json", "history.csv", "metrics.json", "weights.safetensors", "discriminators.safetensors", "checkpoint.pt", "comparison.png", "curves.png"} <= {p.name for p in run.iterdir()}
@@ -39,12 +42,13 @@ def test_papermill_runs_the_notebook(data, tmp_path):
 
 
 def test_command_keeps_the_notebook_and_does_not_overwrite(data, tmp_path):
-    args = flags(**TINY, source="gta5", target="cityscapes+iitk", method="source_only", data_root=data, out=tmp_path / "runs")
+    args = flags(preset="sample", **TINY, source="gta5", target="cityscapes+iitk", method="adabn", data_root=data, out=tmp_path / "runs", workers=1, accumulate=2, levels=1, tensorboard=True)
     done = adaptseg("train", *args)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "step      4/4" in done.stdout, "progress is shown while it runs"
-    run = tmp_path / "runs/gta52cityscapes+iitk/source_only-s0"
+    run = tmp_path / "runs/gta52cityscapes+iitk/adabn-s0"
     nb = nbformat.read(run / "train.ipynb", 4)
+    assert list((run / "tensorboard").iterdir())
     assert [c for c in nb.cells if "injected-parameters" in c.metadata.get("tags", [])]
     before = (run / "weights.safetensors").stat().st_mtime
     again = adaptseg("train", *args)
@@ -58,18 +62,37 @@ def test_command_keeps_the_notebook_and_does_not_overwrite(data, tmp_path):
     (dict(method="dacs"), "'source_only', 'adabn' or 'adaptseg'"),
     (dict(data_root="no/such/folder"), "does not exist"),
     (dict(source="gta6"), "unknown domain"),
+    (dict(source="synthia", data_root=None), "none of the sample domains"),
+    (dict(bn_stats="frozen", method="adabn"), "needs both or target"),
     (dict(init="no/such/run"), "no weight file"),
 ])
 def test_mistakes_stop_at_the_door(wrong, words, data, tmp_path):
-    done = adaptseg("train", *flags(**{**TINY, "data_root": data, "out": tmp_path / "runs", **wrong}))
+    done = adaptseg("train", *flags(**{"preset": "sample", **TINY, "data_root": data, "out": tmp_path / "runs", **wrong}))
     assert done.returncode == 1 and words in done.stderr, done.stderr[-3000:]
     assert not (tmp_path / "runs").exists()
 
 
 def test_papermill_stops_at_an_unknown_name(data, tmp_path):
-    done = call("-m", "papermill", "nbs/train.ipynb", str(tmp_path / "out.ipynb"), *flags(**TINY, data_root=data, out=tmp_path / "runs", lamda_adv2=1))
+    done = call("-m", "papermill", "nbs/train.ipynb", str(tmp_path / "out.ipynb"), *flags(preset="sample", **TINY, data_root=data, out=tmp_path / "runs", lamda_adv2=1))
     assert done.returncode != 0 and "Did you mean 'lambda_adv2'" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_notebook_leaves_every_value_to_the_preset():
+    cell, = (c for c in nbformat.read(ROOT / "nbs/train.ipynb", 4).cells if "parameters" in c.metadata.get("tags", []))
+    values = {}
+    exec(cell.source, values)
+    values = {k: v for k, v in values.items() if not k.startswith("__")}
+    assert set(values) <= set(Config.model_fields) and set(values.values()) == {None}
+
+
+def test_unlabelled_folder_is_predicted_without_scores(data, tmp_path):
+    photos = tmp_path / "photos/images"
+    for split in ("train", "val"): shutil.copytree(data / f"Cityscapes/leftImg8bit/{split}", photos / split, copy_function=lambda a, b: shutil.copy(a, photos / split))
+    run = train("sample", **{**TINY, "steps": 2}, source="gta5", target=f"folder:{photos.parent}", data_root=str(data), out=str(tmp_path / "runs"))
+    assert run.path.parent.name == "gta52photos"
+    assert run.metrics["folder:" + str(photos.parent) + "/val"]["images"] == 2 and "miou" in run.metrics["gta5/val"]
+    assert "miou" not in run.metrics["folder:" + str(photos.parent) + "/val"]
 
 
 def test_core_star_import_is_public():
@@ -83,10 +106,10 @@ def test_core_star_import_is_public():
 
 def test_table_and_demo(data, tmp_path):
     out = str(tmp_path / "demo")
-    done = adaptseg("demo", *flags(**TINY, data_root=data, out=out))
+    done = adaptseg("demo", *flags(preset="sample", **TINY, data_root=data, out=out))
     assert done.returncode == 0, done.stderr[-3000:]
     picture = Path(done.stdout.split("comparison picture: ")[1].strip())
-    assert picture.stat().st_size > 10_000 and "| gta5 -> cityscapes | adaptseg" in done.stdout
-    again = adaptseg("demo", *flags(**TINY, data_root=data, out=out))
+    assert picture.stat().st_size > 10_000 and "| gta5 -> cityscapes | adaptseg-s0" in done.stdout
+    again = adaptseg("demo", *flags(preset="sample", **TINY, data_root=data, out=out))
     assert "step" not in again.stdout, "finished runs are not trained again"
     assert "source_only" in adaptseg("table", out).stdout
