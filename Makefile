@@ -12,7 +12,7 @@ help:  ## list these commands
 
 install: $(READY)  ## make .venv with everything in it (once, some minutes, about 7 GB)
 
-demo: $(READY)  ## adapt from a game to a campus on sample streets, and show the difference
+demo: $(READY)  ## adapt from a game to a city on sample streets, and show the difference
 	@$(BIN)/adaptseg demo
 
 test: $(READY)  ## all that CI checks: notebooks clean and exported, run, tests

@@ -85,7 +85,7 @@ def run_names(runs: list) -> list:
     "Short names that tell runs apart; those that are not finished say so."
     parents = {run.path.parent for run in runs}
     name = lambda run: run.path.name if len(parents) == 1 else f"{run.path.parent.name}/{run.path.name}"
-    return [name(run) + ("" if run.finished else " (unfinished)") for run in runs]
+    return [name(run) + ("" if run.trained else " (unfinished)") for run in runs]
 
 
 def learning_curves(

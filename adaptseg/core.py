@@ -76,7 +76,7 @@ def finish(run: Run, data: RunData, model: DeepLabV2, cfg: Config) -> None:
     "Scores, pictures and curves of a trained network; metrics.json, written last, marks the run as finished."
     sized = lambda split: Predictor(model, data.source.classes, input_size(cfg, split), cfg.preprocessing)
     metrics = {f"{t.name}/{t.split}": evaluate(sized(t), t, workers=cfg.workers) for t in data.tests}
-    if data.tests: save_figure(show_predictions({run.path.name: sized(data.tests[0])}, data.tests[0]), run.path / "comparison.png")
+    if data.tests: save_figure(show_predictions({f"{run.path.name} on {data.tests[0].name}": sized(data.tests[0])}, data.tests[0]), run.path / "comparison.png")
     save_figure(learning_curves(run), run.path / "curves.png")
     write_json(run.path / "metrics.json", metrics)
 

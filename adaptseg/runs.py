@@ -142,6 +142,9 @@ class Run:
     def finished(self) -> bool: return (self.path / "metrics.json").is_file()
 
     @property
+    def trained(self) -> bool: return (self.path / "weights.safetensors").is_file()
+
+    @property
     def metrics(self) -> dict:
         "Scores by domain and split."
         if not self.finished: raise FileNotFoundError(f"{self.path} has no metrics.json: the run is not finished (resume=True goes on with it)")
