@@ -97,10 +97,13 @@ def show_predictions(
 def compare_runs(
     runs: list[Run],  # finished runs of one pair of domains
     n: int = 4,  # images
+    titles: list[str] | None = None,  # of the runs' columns; their folder names unless given
 ) -> Figure:
     "The runs' predictions side by side, on the validation split of their target."
     cfg = Config(**{k: v for k, v in runs[0].config.items() if k in Config.model_fields})
-    predictors = {f"{r.config['source'].rsplit('/', 1)[-1]}: {r.path.name}": Predictor.load(r.path) for r in runs}
+    titles = titles or [r.path.name for r in runs]
+    if len(set(titles)) < len(runs): raise ValueError(f"titles: expected {len(runs)} different ones, found {titles}")
+    predictors = {title: Predictor.load(r.path) for title, r in zip(titles, runs, strict=True)}
     split = load_val(cfg.target, dataset_root(cfg), next(iter(predictors.values())).classes)
     if split is None: raise FileNotFoundError(f"{cfg.target} has no val split to compare on")
     return show_predictions(predictors, split, n)
