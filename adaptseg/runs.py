@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 
 from .deeplab import DeepLabV2, deeplab
 from .labels import ClassSet
-from .presets import Config, make_config, parse_size, project_root, resolve
+from .presets import Config, make_config, project_root, resolve
 
 # %% ../nbs/api/43_runs.ipynb #aff1ce8a
 @contextmanager
