@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IGNORE', 'SELECTED', 'CITYSCAPES19', 'SYNTHIA16', 'SYNTHIA13', 'CAMVID11', 'CLASS_SETS', 'UNKNOWN', 'N_RAW',
            'CITYSCAPES_IDS', 'SYNTHIA_IDS', 'CAMVID_IDS', 'BROKEN', 'ClassSet', 'take_classes', 'class_set', 'IdTable',
-           'read_label', 'read_image', 'image_size']
+           'read_label', 'read_image', 'damaged', 'image_size']
 
 # %% ../nbs/api/00_labels.ipynb #3090697c
 from dataclasses import dataclass, field
@@ -183,7 +183,7 @@ def read_label(path # a PNG with class ids
         if _is_colour16(path): return _first_channel16(path)
         with Image.open(path) as image: mode, raw = image.mode, np.array(image)
     except FileNotFoundError: raise FileNotFoundError(f"there is no label file {path}.") from None
-    except BROKEN as e: raise _damaged(path, e) from e
+    except BROKEN as e: raise damaged(path, e) from e
     if mode not in ("P", "L", "I", "I;16", "I;16B"):
         raise ValueError(f"{path}: expected one class id a pixel, found colours (mode {mode}). Use the file of label ids, or map the colours to ids first.")
     return raw.astype(np.uint16) if mode == "I;16B" else raw
@@ -195,12 +195,12 @@ def read_image(path # any still image of 8 bits a channel
     try:
         with Image.open(path) as image: mode, rgb = image.mode, image.convert("RGB")
     except FileNotFoundError: raise FileNotFoundError(f"there is no image file {path}.") from None
-    except BROKEN as e: raise _damaged(path, e) from e
+    except BROKEN as e: raise damaged(path, e) from e
     if mode[0] in "IF": raise ValueError(f"{path}: expected 8 bits a channel, found mode {mode}. Convert it to 8 bits first.")
     return rgb
 
-# %% ../nbs/api/00_labels.ipynb #837855ad
-def _damaged(path, error) -> ValueError:
+# %% ../nbs/api/00_labels.ipynb #53318eb1
+def damaged(path, error) -> ValueError:
     return ValueError(f"{path}: cannot be decoded, the file is damaged or incomplete ({type(error).__name__}). Fetch it again.")
 
 def _is_colour16(path: Path) -> bool:
@@ -219,4 +219,4 @@ def image_size(path # an image or a label map
     try:
         with Image.open(path) as image: return image.height, image.width
     except FileNotFoundError: raise FileNotFoundError(f"there is no image file {path}.") from None
-    except BROKEN as e: raise _damaged(path, e) from e
+    except BROKEN as e: raise damaged(path, e) from e

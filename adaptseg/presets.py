@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'Union', 'FolderName', 'Size', 'Range', 'PRESETS', 'parse_size', 'parse_range', 'Config', 'make_config',
-           'check_names', 'assigned_literals', 'notebook_config', 'project_root', 'resolve', 'pick_device',
+           'checked', 'assigned_literals', 'notebook_config', 'project_root', 'resolve', 'pick_device',
            'pick_precision']
 
-# %% ../nbs/api/42_presets.ipynb #60455f06
+# %% ../nbs/api/42_presets.ipynb #04c2ed69
 import ast
 import os
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
@@ -164,19 +165,22 @@ def make_config(
     "A preset with values of your own on top."
     preset = preset or ("tsai2018" if values.get("data_root") else "sample")
     if preset not in PRESETS: raise ValueError(f"preset: expected one of {', '.join(PRESETS)}; found {preset!r}")
-    check_names(values)
     given = {k: None if v == "off" else v for k, v in values.items() if v is not None}
-    try: return Config(**{**PRESETS[preset], "preset": preset, **given})
-    except ValidationError as e: raise ValueError("\n".join(_explain(err) for err in e.errors())) from None
+    return checked(Config, {**PRESETS[preset], "preset": preset, **given})
 
 
-def check_names(names) -> None:
-    "Raise a ValueError for a name that is no parameter, with the closest that is and the list of all."
-    for name in names:
-        if name in Config.model_fields: continue
-        close = get_close_matches(name, Config.model_fields, 1)
+def checked(
+    kind: type[BaseModel],  # a set of parameters, such as `Config`
+    values: dict,  # some of its fields
+) -> BaseModel:
+    "The parameters of a kind; a ValueError says which name or value is wrong, what was expected and what was found."
+    for name in values:
+        if name in kind.model_fields: continue
+        close = get_close_matches(name, kind.model_fields, 1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown parameter {name!r}.{hint} Valid ones: {', '.join(Config.model_fields)}")
+        raise ValueError(f"unknown parameter {name!r}.{hint} Valid ones: {', '.join(kind.model_fields)}")
+    try: return kind(**values)
+    except ValidationError as e: raise ValueError("\n".join(_explain(err) for err in e.errors())) from None
 
 
 def _explain(error) -> str:
@@ -202,11 +206,13 @@ def assigned_literals(source: str) -> list[str]:
 
 def notebook_config(
     namespace: dict,  # globals() of a notebook, right after its parameters
-) -> Config:
+    kind: type[BaseModel] = Config,  # what the parameters are called
+    make: Callable[..., BaseModel] = make_config,  # makes one of that kind of named values
+) -> BaseModel:  # of that kind
     "The configuration that a notebook's parameters mean; unknown names and impossible values stop here."
     cells = [(source, assigned_literals(source)) for source in namespace["In"]]
-    names = {n for source, found in cells for n in found if source.startswith("# Parameters") or set(found) & set(Config.model_fields)}
-    return make_config(**{n: namespace[n] for n in names if n in namespace})
+    names = {n for source, found in cells for n in found if source.startswith("# Parameters") or set(found) & set(kind.model_fields)}
+    return make(**{n: namespace[n] for n in names if n in namespace})
 
 # %% ../nbs/api/42_presets.ipynb #e35742ab
 def project_root() -> Path:
