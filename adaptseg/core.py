@@ -13,7 +13,10 @@ __all__ = ['SCORES', 'train', 'describe', 'finish', 'show_predictions', 'compare
            'segmentation_loss', 'upsample', 'confusion_matrix', 'iou', 'mean_iou', 'pixel_accuracy', 'protocol_miou',
            'scores', 'Config', 'PRESETS', 'make_config', 'notebook_config', 'parse_size', 'pick_device', 'resolve',
            'Run', 'find_runs', 'run_path', 'write_samples', 'Item', 'Split', 'check_split', 'load_label', 'RunData',
-           'dataset_root', 'fit', 'load_data', 'make_learner', 'make_network']
+           'dataset_root', 'fit', 'load_data', 'make_learner', 'make_network', 'contact_sheet', 'border_f1',
+           'border_hits', 'find_objects', 'fuse', 'fusion_scores', 'Kanezaki', 'KanezakiNet', 'rgb_image',
+           'read_truths', 'segment_scores', 'ReferenceSegmenter', 'SegmentConfig', 'Segmenter', 'segment_config',
+           'SegmentJob', 'overlay', 'save_labels', 'segment_images', 'segment_job']
 
 # %% ../nbs/api/90_core.ipynb #0d044208
 from pathlib import Path
@@ -31,13 +34,19 @@ from .discriminator import Discriminator
 from .domains import domain_names, get_domain, load_split
 from .evaluate import Predictor, evaluate, predict_labels
 from .charts import confusion_figure, learning_curves, per_class_bars
-from .figures import comparison, error_map, save_figure, show_batch
+from .figures import comparison, contact_sheet, error_map, save_figure, show_batch
+from .fusion import border_f1, border_hits, find_objects, fuse, fusion_scores
+from .kanezaki import Kanezaki, KanezakiNet
 from .labels import CAMVID11, CITYSCAPES19, IGNORE, SYNTHIA13, SYNTHIA16, ClassSet, class_set, read_image, read_label
 from .losses import SegmentationLoss, adversarial_loss, discriminator_loss, segmentation_loss, upsample
 from .metrics import confusion_matrix, iou, mean_iou, pixel_accuracy, protocol_miou, scores
 from .presets import Config, PRESETS, make_config, notebook_config, parse_size, pick_device, resolve
+from .pictures import rgb_image
 from .runs import Run, find_runs, run_path, write_json
 from .samples import write_samples
+from .segment_scores import read_truths, segment_scores
+from .segmenter import ReferenceSegmenter, SegmentConfig, Segmenter, segment_config
+from .segmenting import SegmentJob, overlay, save_labels, segment_images, segment_job
 from .splits import Item, Split, check_split, load_label
 from .training import RunData, dataset_root, fit, input_size, load_data, load_val, make_learner, make_network
 
@@ -47,7 +56,8 @@ _all_ = ["AdaptStatistics", "AdversarialAdaptation", "TargetCallback", "DrawData
          "read_image", "read_label", "SegmentationLoss", "adversarial_loss", "discriminator_loss", "segmentation_loss", "upsample", "confusion_matrix", "iou",
          "mean_iou", "pixel_accuracy", "protocol_miou", "scores", "Config", "PRESETS", "make_config", "notebook_config", "parse_size", "pick_device", "resolve",
          "Run", "find_runs", "run_path", "write_samples", "Item", "Split", "check_split", "load_label", "RunData", "dataset_root", "fit", "load_data", "make_learner",
-         "make_network"]
+         "make_network", "contact_sheet", "border_f1", "border_hits", "find_objects", "fuse", "fusion_scores", "Kanezaki", "KanezakiNet", "rgb_image", "read_truths",
+         "segment_scores", "ReferenceSegmenter", "SegmentConfig", "Segmenter", "segment_config", "SegmentJob", "overlay", "save_labels", "segment_images", "segment_job"]
 
 # %% ../nbs/api/90_core.ipynb #9d2aab6d
 def train(
@@ -104,7 +114,7 @@ def compare_runs(
     titles = titles or [r.path.name for r in runs]
     if len(set(titles)) < len(runs): raise ValueError(f"titles: expected {len(runs)} different ones, found {titles}")
     predictors = {title: Predictor.load(r.path) for title, r in zip(titles, runs, strict=True)}
-    split = load_val(cfg.target, dataset_root(cfg), next(iter(predictors.values())).classes)
+    split = load_val(cfg.target, dataset_root(cfg.data_root, cfg.target), next(iter(predictors.values())).classes)
     if split is None: raise FileNotFoundError(f"{cfg.target} has no val split to compare on")
     return show_predictions(predictors, split, n)
 

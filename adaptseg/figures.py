@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STYLE', 'RIGHT', 'WRONG', 'IGNORED', 'GAP', 'TITLE', 'SIDE', 'LINE', 'new_figure', 'save_figure', 'blend',
            'error_map', 'legend_entries', 'draw_legend', 'legend_columns', 'as_map', 'painted', 'check_grid',
-           'row_aspect', 'draw_cell', 'draw_title', 'comparison', 'show_batch']
+           'row_aspect', 'draw_cell', 'draw_title', 'comparison', 'contact_sheet', 'show_batch']
 
 # %% ../nbs/api/70_figures.ipynb #abc5cbaa
 from pathlib import Path
@@ -213,6 +213,27 @@ def comparison(
             for r in range(len(rows)): draw_cell(fig, (x, tops[r], cell, heights[r]), pictures[r][c], texts[r])
         for title, top, h in zip(rows_titles or [], tops, heights): draw_title(fig, (SIDE / 2, top + h / 2), title, rotation=90, color="#444444")
         if entries: draw_legend(fig, entries, tops[-1] + .05, left)
+    return fig
+
+# %% ../nbs/api/70_figures.ipynb #ce983f83
+def contact_sheet(
+    pictures: dict[str, np.ndarray],  # name -> (H, W, 3) uint8 RGB
+    columns: int = 5,
+    width: float = 12,  # inches; 100 pixels each
+) -> Figure:
+    "Named thumbnails in a grid."
+    if not pictures: raise ValueError("expected at least one picture, found none")
+    columns = min(columns, len(pictures))
+    w = (width - GAP * (columns - 1)) / columns
+    h = w * float(np.median([p.shape[0] / p.shape[1] for p in pictures.values()]).clip(.3, 2))
+    with rc_context(STYLE):
+        fig = new_figure(width, -(-len(pictures) // columns) * (h + LINE + GAP))
+        for i, (name, picture) in enumerate(pictures.items()):
+            left, top = i % columns * (w + GAP), i // columns * (h + LINE + GAP)
+            scale = min(w / picture.shape[1], h / picture.shape[0])
+            pw, ph = scale * picture.shape[1], scale * picture.shape[0]
+            draw_cell(fig, (left + (w - pw) / 2, top + (h - ph) / 2, pw, ph), painted([picture], None, pixels=100 * w)[0])
+            draw_title(fig, (left + w / 2, top + h + LINE / 2), name, size=8, color="#444444")
     return fig
 
 # %% ../nbs/api/70_figures.ipynb #c2162b45

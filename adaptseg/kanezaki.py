@@ -122,7 +122,7 @@ class Kanezaki:
         mu: float = 0,  # weight of continuity: the TIP variant
         scribble: Tensor | None = None,  # (B, H, W) int64 labels, 255 where nothing is drawn
         lr: float = 0.1, momentum: float = 0.9,  # of SGD
-        min_labels: int | None = None,  # stop at so many labels; 3, or the number of scribble labels
+        min_labels: int | None = None,  # stop at so many labels; None: 3, or as many as an image's scribble has
         bf16: bool = False,  # convolutions in bfloat16
     ):
         for name, t in (("segments", segments), ("scribble", scribble)):
@@ -130,8 +130,7 @@ class Kanezaki:
         if net.images not in (1, len(x)): raise ValueError(f"expected one network for all {len(x)} images or one for each, found {net.images}")
         self.x, self.net, self.segments, self.mu, self.scribble, self.bf16 = x, net, segments, mu, scribble, bf16
         self.optimiser = torch.optim.SGD(net.parameters(), lr, momentum)
-        drawn = 3 if scribble is None else len(scribble[scribble != IGNORE].unique())
-        self.min_labels = drawn if min_labels is None else min_labels
+        self.min_labels = (_fewest(x, scribble, net.channels) if min_labels is None else x.new_full((len(x),), min_labels))
 
     def step(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # responses (B, q, H, W), labels (B, H, W), number of labels (B,), loss (B,)
         "One iteration; responses and labels are those before the step."
@@ -170,7 +169,7 @@ class Kanezaki:
 
     def _keep(self, keep: Tensor):
         "Go on with these images only, and their networks where each has its own."
-        self.x, self.segments, self.scribble = (None if t is None else t[keep] for t in (self.x, self.segments, self.scribble))
+        self.x, self.segments, self.scribble, self.min_labels = (None if t is None else t[keep] for t in (self.x, self.segments, self.scribble, self.min_labels))
         if self.net.images == 1: return
         mine = lambda t: t.unflatten(0, (self.net.images, -1))[keep].flatten(0, 1) if t.ndim else t
         old, group = self.optimiser.state, self.optimiser.param_groups[0]
@@ -179,6 +178,13 @@ class Kanezaki:
         net.load_state_dict({k: mine(v) for k, v in self.net.state_dict().items()})
         self.net, self.optimiser = net, torch.optim.SGD(net.parameters(), group["lr"], group["momentum"])
         for p, buffer in zip(net.parameters(), momenta): self.optimiser.state[p]["momentum_buffer"] = buffer
+
+
+def _fewest(x, scribble, channels):
+    "(B,) how many labels are few: as many as an image's scribble has, 3 where nothing is drawn."
+    if scribble is None: return x.new_full((len(x),), 3)
+    drawn = count_labels(scribble.where(scribble != IGNORE, channels), channels + 1) - (scribble == IGNORE).flatten(1).any(1).long()
+    return drawn.where(drawn > 0, 3)
 
 
 def count_labels(

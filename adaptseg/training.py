@@ -52,17 +52,17 @@ class RunData:
 SAMPLE_DOMAINS = ("gta5", "cityscapes", "iitk")
 
 
-def dataset_root(cfg: Config) -> Path:
-    "The configured folder of the datasets, or that of the sample domains, which are written on the first call."
-    if cfg.data_root: return resolve(cfg.data_root)
-    for name in (cfg.source + "+" + cfg.target).split("+"):
+def dataset_root(data_root: str | None, domains: str) -> Path:
+    "The folder of the datasets, or None's: that of the sample domains (names joined by +), which are written on the first call."
+    if data_root: return resolve(data_root)
+    for name in domains.split("+"):
         if get_domain(name).name not in SAMPLE_DOMAINS: raise ValueError(f"{name} is none of the sample domains ({', '.join(SAMPLE_DOMAINS)}): give the data_root that holds it")
     return write_samples(resolve("data/samples"))
 
 
 def load_data(cfg: Config) -> RunData:
     "Find and check everything that a run reads; errors say what is missing."
-    root = dataset_root(cfg)
+    root = dataset_root(cfg.data_root, f"{cfg.source}+{cfg.target}")
     source = load_split(cfg.source, "train", root, cfg.classes, mix=cfg.mix if "+" in cfg.source else "equal")
     target = load_split(cfg.target, "train", root, source.classes, labels=False, mix=cfg.mix if "+" in cfg.target else "equal")
     tests = [load_val(name, root, source.classes) for name in dict.fromkeys((cfg.target, cfg.source))]

@@ -138,7 +138,7 @@ def replay_kanezaki(run):
     segmenter = Kanezaki(
         torch.from_numpy(rectangles(cfg) / 255).permute(2, 0, 1)[None], net, grid(cfg) if by_superpixel else None,
         0 if by_superpixel else cfg["continuity_weight"], scribbles(cfg) if cfg["scribble"] else None, cfg["lr"], cfg["momentum"], cfg["min_labels"])
-    segmenter.run(cfg["iterations"], lambda i, labels, n, loss: rows.append([n.item(), loss.item()]))
+    for _ in segmenter.run(cfg["iterations"], plateau=-1, callback=lambda it: rows.append([it.n_labels.item(), it.loss.item()])): pass
     if len(rows) != len(run["trajectory"]): return {"iterations": float("inf")}
     (n, loss), (expected_n, expected_loss) = zip(*rows), zip(*run["trajectory"])
     return {"label counts": float(n != expected_n), "losses": relative(loss, expected_loss)}
