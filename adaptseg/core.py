@@ -16,7 +16,8 @@ __all__ = ['SCORES', 'train', 'describe', 'finish', 'show_predictions', 'compare
            'dataset_root', 'fit', 'load_data', 'make_learner', 'make_network', 'contact_sheet', 'border_f1',
            'border_hits', 'find_objects', 'fuse', 'fusion_scores', 'Kanezaki', 'KanezakiNet', 'rgb_image',
            'read_truths', 'segment_scores', 'ReferenceSegmenter', 'SegmentConfig', 'Segmenter', 'segment_config',
-           'SegmentJob', 'overlay', 'save_labels', 'segment_images', 'segment_job']
+           'SegmentJob', 'overlay', 'save_labels', 'segment_images', 'segment_job', 'find_images', 'pick_precision',
+           'render']
 
 # %% ../nbs/api/90_core.ipynb #0d044208
 from pathlib import Path
@@ -40,13 +41,14 @@ from .kanezaki import Kanezaki, KanezakiNet
 from .labels import CAMVID11, CITYSCAPES19, IGNORE, SYNTHIA13, SYNTHIA16, ClassSet, class_set, read_image, read_label
 from .losses import SegmentationLoss, adversarial_loss, discriminator_loss, segmentation_loss, upsample
 from .metrics import confusion_matrix, iou, mean_iou, pixel_accuracy, protocol_miou, scores
-from .presets import Config, PRESETS, make_config, notebook_config, parse_size, pick_device, resolve
+from .presets import Config, PRESETS, make_config, notebook_config, parse_size, pick_device, pick_precision, resolve
 from .pictures import rgb_image
 from .runs import Run, find_runs, run_path, write_json
 from .samples import write_samples
+from .streets import render
 from .segment_scores import read_truths, segment_scores
 from .segmenter import ReferenceSegmenter, SegmentConfig, Segmenter, segment_config
-from .segmenting import SegmentJob, overlay, save_labels, segment_images, segment_job
+from .segmenting import SegmentJob, find_images, overlay, save_labels, segment_images, segment_job
 from .splits import Item, Split, check_split, load_label
 from .training import RunData, dataset_root, fit, input_size, load_data, load_val, make_learner, make_network
 
@@ -57,7 +59,7 @@ _all_ = ["AdaptStatistics", "AdversarialAdaptation", "TargetCallback", "DrawData
          "mean_iou", "pixel_accuracy", "protocol_miou", "scores", "Config", "PRESETS", "make_config", "notebook_config", "parse_size", "pick_device", "resolve",
          "Run", "find_runs", "run_path", "write_samples", "Item", "Split", "check_split", "load_label", "RunData", "dataset_root", "fit", "load_data", "make_learner",
          "make_network", "contact_sheet", "border_f1", "border_hits", "find_objects", "fuse", "fusion_scores", "Kanezaki", "KanezakiNet", "rgb_image", "read_truths",
-         "segment_scores", "ReferenceSegmenter", "SegmentConfig", "Segmenter", "segment_config", "SegmentJob", "overlay", "save_labels", "segment_images", "segment_job"]
+         "segment_scores", "ReferenceSegmenter", "SegmentConfig", "Segmenter", "segment_config", "SegmentJob", "overlay", "save_labels", "segment_images", "segment_job", "find_images", "pick_precision", "render"]
 
 # %% ../nbs/api/90_core.ipynb #9d2aab6d
 def train(
