@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from .presets import Config, make_config
 from .runs import Run, check_free, differences, run_path
-from .segmenting import SegmentJob, segment_job
+from .segmenting import SegmentJob, check_folder, find_images, segment_job
 
 # %% ../nbs/api/91_cli.ipynb #429f8a2f
 NOTEBOOKS = Path(__file__).parent.parent / "nbs" if "__file__" in globals() else Path("..").resolve()
@@ -55,6 +55,7 @@ def train_command(parameters: dict) -> Run:
 def segment_command(parameters: dict) -> Path:  # folder of the results
     "`adaptseg segment`: check the values, then run nbs/segment.ipynb into its folder."
     job = segment_job(**given(parameters))
+    find_images(job), check_folder(job)
     return run_notebook("segment", job.path, {k: getattr(job, k) for k in given(parameters)})
 
 # %% ../nbs/api/91_cli.ipynb #0055db90

@@ -17,7 +17,7 @@ __all__ = ['SCORES', 'train', 'describe', 'finish', 'show_predictions', 'compare
            'border_hits', 'find_objects', 'fuse', 'fusion_scores', 'Kanezaki', 'KanezakiNet', 'rgb_image',
            'read_truths', 'segment_scores', 'ReferenceSegmenter', 'SegmentConfig', 'Segmenter', 'segment_config',
            'SegmentJob', 'overlay', 'save_labels', 'segment_images', 'segment_job', 'find_images', 'pick_precision',
-           'render']
+           'render', 'match_segments', 'summarise', 'load_val']
 
 # %% ../nbs/api/90_core.ipynb #0d044208
 from pathlib import Path
@@ -46,7 +46,7 @@ from .pictures import rgb_image
 from .runs import Run, find_runs, run_path, write_json
 from .samples import write_samples
 from .streets import render
-from .segment_scores import read_truths, segment_scores
+from .segment_scores import match_segments, read_truths, segment_scores, summarise
 from .segmenter import ReferenceSegmenter, SegmentConfig, Segmenter, segment_config
 from .segmenting import SegmentJob, find_images, overlay, save_labels, segment_images, segment_job
 from .splits import Item, Split, check_split, load_label
@@ -59,7 +59,7 @@ _all_ = ["AdaptStatistics", "AdversarialAdaptation", "TargetCallback", "DrawData
          "mean_iou", "pixel_accuracy", "protocol_miou", "scores", "Config", "PRESETS", "make_config", "notebook_config", "parse_size", "pick_device", "resolve",
          "Run", "find_runs", "run_path", "write_samples", "Item", "Split", "check_split", "load_label", "RunData", "dataset_root", "fit", "load_data", "make_learner",
          "make_network", "contact_sheet", "border_f1", "border_hits", "find_objects", "fuse", "fusion_scores", "Kanezaki", "KanezakiNet", "rgb_image", "read_truths",
-         "segment_scores", "ReferenceSegmenter", "SegmentConfig", "Segmenter", "segment_config", "SegmentJob", "overlay", "save_labels", "segment_images", "segment_job", "find_images", "pick_precision", "render"]
+         "segment_scores", "ReferenceSegmenter", "SegmentConfig", "Segmenter", "segment_config", "SegmentJob", "overlay", "save_labels", "segment_images", "segment_job", "find_images", "pick_precision", "render", "match_segments", "summarise", "load_val"]
 
 # %% ../nbs/api/90_core.ipynb #9d2aab6d
 def train(

@@ -34,8 +34,8 @@ def segment_evidence(
     index, classes = torch.from_numpy(np.asarray(segments, np.int64)).flatten().to(probabilities.device), len(probabilities)
     area = torch.bincount(index)
     if how == "vote": total = torch.bincount(index * classes + probabilities.flatten(1).argmax(0), minlength=len(area) * classes).view(-1, classes).float()
-    else: total = probabilities.new_zeros(classes, len(area), dtype=torch.float32).index_add_(1, index, probabilities.flatten(1).float()).T
-    return total / area.clamp(min=1)[:, None]
+    else: total = probabilities.new_zeros(classes, len(area), dtype=torch.float64).index_add_(1, index, probabilities.flatten(1).double()).T  # a sum of millions
+    return (total / area.clamp(min=1)[:, None]).float()
 
 
 def fuse(

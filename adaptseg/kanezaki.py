@@ -106,8 +106,8 @@ class Iteration(NamedTuple):
     "What a callback sees of one iteration of the images that still run."
     i: int  # from 0
     images: list[int]  # which of the batch, in the order of what follows
-    labels: Tensor  # (B, H, W) int64, those before the step
-    n_labels: Tensor  # (B,) int64, counted before the superpixels' vote
+    labels: Tensor  # (B, H, W) int64, what this step learns: after the superpixels' vote
+    n_labels: Tensor  # (B,) int64, counted before the vote
     loss: Tensor  # (B,)
 
 
@@ -133,7 +133,7 @@ class Kanezaki:
         self.min_labels = (_fewest(x, scribble, net.channels) if min_labels is None else x.new_full((len(x),), min_labels))
 
     def step(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # responses (B, q, H, W), labels (B, H, W), number of labels (B,), loss (B,)
-        "One iteration; responses and labels are those before the step."
+        "One iteration; responses are those before it, labels what it learns: their argmax, after the vote."
         x = self.x if self.net.images == 1 else self.x.flatten(0, 1)[None]
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             response = self.net(x)
@@ -173,11 +173,12 @@ class Kanezaki:
         if self.net.images == 1: return
         mine = lambda t: t.unflatten(0, (self.net.images, -1))[keep].flatten(0, 1) if t.ndim else t
         old, group = self.optimiser.state, self.optimiser.param_groups[0]
-        momenta = [mine(old[p]["momentum_buffer"]) for p in self.net.parameters()]
+        momenta = [None if (b := old[p].get("momentum_buffer")) is None else mine(b) for p in self.net.parameters()]
         net = KanezakiNet(self.net.channels, len(self.net.conv2) + 1, len(keep)).to(self.x).train()
         net.load_state_dict({k: mine(v) for k, v in self.net.state_dict().items()})
         self.net, self.optimiser = net, torch.optim.SGD(net.parameters(), group["lr"], group["momentum"])
-        for p, buffer in zip(net.parameters(), momenta): self.optimiser.state[p]["momentum_buffer"] = buffer
+        for p, buffer in zip(net.parameters(), momenta):
+            if buffer is not None: self.optimiser.state[p]["momentum_buffer"] = buffer
 
 
 def _fewest(x, scribble, channels):

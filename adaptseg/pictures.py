@@ -6,9 +6,11 @@
 __all__ = ['SUPERPIXELS', 'rgb_image', 'working_size', 'resize_image', 'network_image', 'resize_map', 'cache_folder',
            'superpixels']
 
-# %% ../nbs/api/59_pictures.ipynb #f27f34fc
+# %% ../nbs/api/59_pictures.ipynb #cb7f0672
 import hashlib
 import os
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -19,7 +21,6 @@ from skimage.segmentation import felzenszwalb, slic
 from torch import Tensor
 
 from .labels import BROKEN, damaged
-from .runs import written
 
 # %% ../nbs/api/59_pictures.ipynb #9ee4a1e2
 def rgb_image(
@@ -38,6 +39,7 @@ def _opened(path):
     try:
         with Image.open(path) as image: image.load()
     except FileNotFoundError: raise FileNotFoundError(f"there is no image file {path}") from None
+    except Image.DecompressionBombError as e: raise ValueError(f"{path}: {e} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust it, or shrink it.") from None
     except BROKEN as e: raise damaged(path, e) from e
     return image
 
@@ -72,7 +74,7 @@ def _from_array(x):
 # %% ../nbs/api/59_pictures.ipynb #de61587c
 def working_size(
     size: tuple[int, int],  # (height, width) of an image, pixels
-    pixels: int | None,  # at most so many; None: as it is
+    pixels: int | None,  # about so many at most; None: as it is
 ) -> tuple[int, int]:  # (height, width), at least 1 each
     "The image's own size, or the same shape with so many pixels."
     scale = 1 if pixels is None else min(1, (pixels / (size[0] * size[1])) ** 0.5)
@@ -121,8 +123,17 @@ def superpixels(
     key = hashlib.sha256(f"{method} {sorted(settings.items())} {image.shape} ".encode() + np.ascontiguousarray(image).data).hexdigest()
     path = cache_folder() / "superpixels" / f"{key}.npz"
     try: return np.load(path)["segments"]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile): pass  # not there, or damaged: made anew
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error): pass  # not there, or damaged: made anew
     segments = SUPERPIXELS[method](image, **settings).astype(np.int32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written(path) as part, open(part, "wb") as f: np.savez_compressed(f, segments=segments)
+    with suppress(OSError): _keep(path, segments)  # a cache that cannot be written is no reason to stop
     return segments
+
+
+def _keep(path, segments):
+    "Write beside, then rename; several processes may do it at once."
+    own = path.with_name(f"{path.stem}-{os.getpid()}.npz")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        np.savez_compressed(own, segments=segments)
+        os.replace(own, path)
+    finally: own.unlink(missing_ok=True)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import psutil
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -92,7 +91,8 @@ def prepare(
     rgb = rgb_image(image)
     size, work, fine = rgb.shape[:2], *(working_size(rgb.shape[:2], cfg.pixels and k * cfg.pixels) for k in (1, 4))
     if fine != size: warnings.warn(f"an image of {size[1]}x{size[0]} pixels is segmented at {fine[1]}x{fine[0]}, its label map is drawn at full size; `pixels` (now {cfg.pixels}) decides")
-    cells = superpixels(resize_image(rgb, fine), cfg.superpixels, **cell_settings(cfg))
+    asked = cfg.variant == "superpixel" or cfg.snap
+    cells = superpixels(resize_image(rgb, fine), cfg.superpixels, **cell_settings(cfg)) if asked else np.zeros(fine, np.int32)
     tensor = lambda labels: torch.from_numpy(labels).long()[None]
     drawn = small_scribble(np.full(size, IGNORE) if scribble is None else scribble, size, work, cfg.channels)
     return Prepared(size, network_image(rgb, work), drawn, tensor(cells), tensor(resize_map(cells, work)))
@@ -137,7 +137,7 @@ def memory_need(
     cfg: SegmentConfig,
 ) -> int:  # bytes
     "About how much the training of one image's network takes at its peak."
-    return size[0] * size[1] * cfg.channels * (8 * cfg.blocks + 48)
+    return size[0] * size[1] * cfg.channels * (8 * cfg.blocks + 48) * (2 if cfg.precision == "fp64" else 1)
 
 
 def images_at_once(
@@ -145,10 +145,11 @@ def images_at_once(
     cfg: SegmentConfig,
     device: torch.device,
 ) -> int:  # 1 or more
-    "How many images of a size are trained side by side: as asked for, or as fit into half of the GPU's free memory; one on a CPU."
+    "How many images of a size are trained side by side: as asked for, or as fit into half of the GPU's free memory, 32 at most; one on a CPU."
     if cfg.batch: return cfg.batch
     if device.type != "cuda": return 1
-    return max(1, torch.cuda.mem_get_info(device)[0] // 2 // memory_need(size, cfg))
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(1, min(32, free // 2 // memory_need(size, cfg)))  # results come batch by batch: not too large
 
 
 class Segmenter:
@@ -171,7 +172,7 @@ class Segmenter:
     def __call__(
         self,
         image: Any,  # as for `rgb_image`
-        scribble: np.ndarray | None = None,  # (H, W) integers: labels to keep, 255 where nothing is drawn
+        scribble: np.ndarray | None = None,  # (H, W) integers: labels to learn, 255 where nothing is drawn
         callback: Callable[[Iteration], None] | None = None,  # called in each iteration, with maps of the working size
     ) -> np.ndarray:  # (H, W) uint8 labels of the image's size
         "Train a network for this image, and give its labels."
@@ -185,12 +186,14 @@ class Segmenter:
     ) -> Iterator[tuple[int, np.ndarray]]:  # which image, and its (H, W) uint8 labels, in the order of completion
         "Label maps of many images, side by side where that pays."
         waiting = {}
-        for i, (image, scribble) in enumerate(zip(images, repeat(None) if scribbles is None else scribbles)):
+        pairs = zip(images, repeat(None)) if scribbles is None else zip(images, scribbles, strict=True)
+        for i, (image, scribble) in enumerate(pairs):
             ready = prepare(image, self.cfg, scribble)
-            size = tuple(ready.x.shape[-2:])
-            if is_uniform(ready.x): yield i, np.zeros(ready.size, np.uint8); continue
-            waiting.setdefault(size, []).append((i, ready))
-            if len(waiting[size]) >= images_at_once(size, self.cfg, self.device): yield from self._batch(waiting.pop(size), callback)
+            size, drawn = tuple(ready.x.shape[-2:]), bool((ready.scribble != IGNORE).any())
+            if size == (1, 1) or is_uniform(ready.x) and not drawn: yield i, np.zeros(ready.size, np.uint8); continue
+            batch = waiting.setdefault((size, drawn), [])
+            batch.append((i, ready))
+            if len(batch) >= images_at_once(size, self.cfg, self.device): yield from self._batch(waiting.pop((size, drawn)), callback)
         for batch in waiting.values(): yield from self._batch(batch, callback)
 
     def _batch(self, batch, callback):
@@ -204,18 +207,18 @@ class Segmenter:
 
     def fit(
         self,
-        images: Iterable,  # each as for `rgb_image`
+        images: Iterable,  # each as for `rgb_image`; those of one colour teach nothing and are left out
+        callback: Callable[[Iteration], None] | None = None,  # called for each batch in each iteration; its `images` count within the batch
     ) -> "ReferenceSegmenter":
-        "Train one network for all images together: equal things get equal labels (Kim et al. 2020, section III-C)."
-        groups = {}
-        for image in images:
-            ready = prepare(image, self.cfg)
-            groups.setdefault(ready.x.shape, []).append(ready)
-        if not groups: raise ValueError("expected at least one image to train on, found none")
+        "Train one network for all images, in batches of `batch` or 8 of one size: equal things get equal labels (Kim et al. 2020)."
+        groups, n = {}, self.cfg.batch or 8
+        for ready in (prepare(image, self.cfg) for image in images):
+            if not is_uniform(ready.x): groups.setdefault(ready.x.shape, []).append(ready)
+        if not groups: raise ValueError("expected at least one image of more than one colour to train on, found none")
         net = self._networks(1)
-        loops = [training(net, ready, self.cfg, self.precision == "bf16") for ready in groups.values()]
+        loops = [training(net, ready, self.cfg, self.precision == "bf16") for group in groups.values() for ready in (group[i:i + n] for i in range(0, len(group), n))]
         for loop in loops[1:]: loop.optimiser = loops[0].optimiser
-        train_together(loops, self.cfg)
+        train_together(loops, self.cfg, callback)
         return ReferenceSegmenter(self.cfg, settle(net, [loop.x for loop in loops]))
 
 
@@ -233,20 +236,21 @@ def training(net: KanezakiNet, ready: list[Prepared], cfg: SegmentConfig, bf16: 
                     stack("scribble") if drawn else None, cfg.lr, cfg.momentum, cfg.min_labels, bf16)
 
 
-def train_together(loops: list[Kanezaki], cfg: SegmentConfig) -> None:
-    "Iterate over images that share one network until their labels are few, rest, or time is up."
+def train_together(loops: list[Kanezaki], cfg: SegmentConfig, callback: Callable | None = None) -> None:
+    "Iterate over batches that share one network until their labels, after the vote, are few, rest, or time is up."
     before, rest = None, 0
-    for _ in range(cfg.iterations):
+    for i in range(cfg.iterations):
         steps = [loop.step() for loop in loops]
+        for step in steps if callback else (): callback(Iteration(i, list(range(len(step[1]))), *step[1:]))
         labels = torch.cat([s[1].flatten() for s in steps])
         rest = rest + 1 if before is not None and (labels != before).float().mean() <= cfg.plateau else 0
         before = labels
-        if len(labels.unique()) <= (cfg.min_labels or 3) or rest >= cfg.patience: return
+        if len(labels.unique()) <= (3 if cfg.min_labels is None else cfg.min_labels) or rest >= cfg.patience: return
 
 
 @torch.no_grad()
 def settle(net: KanezakiNet, batches: list[Tensor]) -> KanezakiNet:  # in evaluation mode
-    "Give batch norm the statistics of exactly these images, instead of a running average over the training."
+    "Give batch norm the mean of these batches' statistics, instead of a running average over the training."
     for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)): norm.reset_running_stats(); norm.momentum = None
     for x in batches: net.train()(x)
     return net.eval()
@@ -289,6 +293,6 @@ class ReferenceSegmenter:
         state, head = read_tensors(path, device)
         if "segmenter" not in head: raise ValueError(f"{path} holds no segmenter: expected a file that `ReferenceSegmenter.save` wrote")
         cfg = SegmentConfig(**head["segmenter"])
-        net = KanezakiNet(cfg.channels, cfg.blocks).to(device)
+        net = KanezakiNet(cfg.channels, cfg.blocks).to(device, state["conv1.weight"].dtype)
         net.load_state_dict(state)
         return cls(cfg, net)

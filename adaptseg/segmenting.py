@@ -4,18 +4,21 @@
 
 # %% auto #0
 __all__ = ['ENDINGS', 'segment_job', 'FREE', 'SegmentJob', 'find_images', 'segment_colours', 'save_labels', 'overlay',
-           'open_folder', 'segment_images', 'score_folder']
+           'check_folder', 'open_folder', 'segment_images', 'score_folder']
 
-# %% ../nbs/api/72_segmenting.ipynb #f4699d72
+# %% ../nbs/api/72_segmenting.ipynb #f1e2e4d6
 import json
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from PIL import Image
+from pydantic import Field
 from skimage.segmentation import mark_boundaries
 
 from .domains import load_split
@@ -25,17 +28,19 @@ from .pictures import resize_image, rgb_image, working_size
 from .presets import resolve
 from .runs import environment, write_json, written
 from .segment_scores import connected, match_segments, mean_best_iou, read_truths, summarise
-from .segmenter import Segmenter, SegmentConfig, segment_config
-from .training import dataset_root
+from .segmenter import ReferenceSegmenter, Segmenter, SegmentConfig, segment_config
+from .splits import load_label
+from .training import SAMPLE_DOMAINS, dataset_root
 
 # %% ../nbs/api/72_segmenting.ipynb #f3597713
 class SegmentJob(SegmentConfig):
     "The parameters of nbs/segment.ipynb: what is segmented, and where it goes."
     images: str = "iitk"  # an image, a folder, bsds500, or a domain (of the samples without a data_root)
     split: str = "val"  # of a domain or bsds500
-    n: int | None = None  # only so many, drawn by the seed; None: all
+    n: Annotated[int, Field(ge=1)] | None = None  # only so many, drawn by the seed; None: all
     data_root: str | None = None  # folder of the datasets; None: the sample domains
-    truth: str | None = None  # folder of ground truth, NAME.mat, NAME.png or NAME/*.png; bsds500 has its own
+    truth: str | None = None  # folder of ground truth, NAME.mat, NAME.png or NAME/*.png; bsds500 and labelled domains have their own
+    reference: str | None = None  # file of a `ReferenceSegmenter`, applied instead of training a network for each image
     out: str = "runs/segments"  # folder of the results
     name: str | None = None  # the result's own folder name, <images>-<variant>-s<seed> unless given
     overwrite: bool = False  # replace what is there, if its settings differ
@@ -46,31 +51,47 @@ class SegmentJob(SegmentConfig):
         return resolve(self.out) / (self.name or f"{Path(self.images).stem}-{self.variant}-s{self.seed}")
 
 
-ENDINGS = {e for e, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2")
 segment_job = partial(segment_config, kind=SegmentJob)
 
 
-def find_images(job: SegmentJob) -> tuple[dict[str, Path], Path | None]:  # files by name, and the folder of their ground truth
+def find_images(job: SegmentJob) -> tuple[dict[str, Path], Callable[[str], list]]:  # files by name, and what gives an image's ground-truth maps by its name
     "The images that a job means."
-    given, truth = resolve(job.images), job.truth and resolve(job.truth)
+    given, truths = resolve(job.images), partial(read_truths, resolve(job.truth)) if job.truth else lambda name: []
     if given.is_file(): files = {given.stem: given}
     elif given.is_dir(): files = _by_name(given)
     elif job.images == "bsds500":
         root = resolve(job.data_root or "data") / "BSDS500"
-        files, truth = _by_name(root / "images" / job.split), truth or root / "groundTruth" / job.split
+        files, truths = _by_name(root / "images" / job.split), truths if job.truth else partial(read_truths, root / "groundTruth" / job.split)
     else:
-        try: split = load_split(job.images, job.split, dataset_root(job.data_root, job.images), labels=False)
-        except ValueError as e: raise ValueError(f"images: {given} is no image and no folder, and as a domain: {e}") from None
-        files = dict(zip(image_names(split), (i.image for i in split.items)))
-    if not files: raise FileNotFoundError(f"images: there is no image in {given}; expected files that end in {', '.join(sorted(ENDINGS))}")
+        split = _domain(job, given)
+        items = dict(zip(image_names(split), split.items))
+        files = {name: item.image for name, item in items.items()}
+        if split.labelled and not job.truth: truths = lambda name: [connected(load_label(items[name], split.classes))]
+    if not files: raise FileNotFoundError(f"images: there is no image in {given}; expected files that end in {', '.join(ENDINGS)}")
     chosen = sorted(files) if job.n is None else sorted(np.random.default_rng(job.seed).permutation(sorted(files))[:job.n].tolist())
-    return {name: files[name] for name in chosen}, truth
+    return {name: files[name] for name in chosen}, truths
+
+
+def _domain(job, given):
+    "The split of a job's domain, with its labels where it has them."
+    for labels in (True, False):
+        try: return load_split(job.images, job.split, dataset_root(job.data_root, job.images), labels=labels)
+        except FileNotFoundError as e: problem = e
+        except ValueError as e: raise ValueError(f"images: {given} is no image and no folder, and as a domain: {e}") from None
+    raise problem
 
 
 def _by_name(folder):
     "The images below a folder, by their path in it."
     if not folder.is_dir(): raise FileNotFoundError(f"there is no folder {folder}")
-    return {"_".join(p.relative_to(folder).with_suffix("").parts): p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS and not p.name.startswith(".")}
+    found = {}
+    for p in sorted(folder.rglob("*")):
+        if p.suffix.lower() not in ENDINGS or p.name.startswith("."): continue
+        name = "_".join(p.relative_to(folder).with_suffix("").parts)
+        if name in found: raise ValueError(f"images: {p} and {found[name]} would both be called {name}; rename one of them")
+        found[name] = p
+    return found
 
 # %% ../nbs/api/72_segmenting.ipynb #d8e2d4f2
 def segment_colours() -> np.ndarray:  # (256, 3) uint8
@@ -100,55 +121,81 @@ def overlay(
     mixed = (1 - share) * resize_image(rgb, size) + share * segment_colours()[small]
     return (mark_boundaries(mixed / 255, connected(small), color=(1, 1, 1), mode="inner") * 255).astype(np.uint8)
 
-# %% ../nbs/api/72_segmenting.ipynb #8fd03b6e
-FREE = ("out", "name", "overwrite", "device", "batch", "images", "data_root", "truth", "n", "split")  # may change without the label maps changing
+# %% ../nbs/api/72_segmenting.ipynb #236c63ff
+FREE = ("out", "name", "overwrite", "device", "batch", "n", "truth")  # what may change when a folder is gone on with
 
 
-def open_folder(job: SegmentJob) -> Path:
-    "The job's folder, ready to go on; FileExistsError where it holds another job's results."
-    record, values = job.path / "segments.json", job.model_dump()
-    if record.is_file():
-        before = json.loads(record.read_text())
-        changed = [k for k, v in values.items() if k not in FREE and before.get(k) != v]
-        if changed and not job.overwrite: raise FileExistsError(f"{job.path} was made with another {', '.join(changed)}: overwrite=True replaces it, another `name`, `seed` or `out` keeps both")
-        if changed:
-            for old in job.path.glob("*/*.png"): old.unlink()
-    elif job.path.exists() and any(job.path.iterdir()): raise FileExistsError(f"{job.path} exists and is no segmentation: move it away or choose another `out` or `name`")
-    for part in ("labels", "overlays"): (job.path / part).mkdir(parents=True, exist_ok=True)
-    write_json(record, {**values, **environment()})
-    return job.path
+def check_folder(job: SegmentJob) -> list[str]:  # the settings in which the folder's results differ from the job
+    "Raise FileExistsError unless the job may write to its folder."
+    record = job.path / "segments.json"
+    if not record.is_file():
+        if job.path.exists() and any(job.path.iterdir()): raise FileExistsError(f"{job.path} exists and is no segmentation: move it away or choose another `out` or `name`")
+        return []
+    before = json.loads(record.read_text())
+    changed = [k for k, v in job.model_dump().items() if k not in FREE and before.get(k) != v]
+    if changed and not job.overwrite: raise FileExistsError(f"{job.path} was made with another {', '.join(changed)}: overwrite=True replaces it, another `name`, `seed` or `out` keeps both")
+    return changed
+
+
+def open_folder(
+    job: SegmentJob,
+    files: dict[str, Path],  # images by name
+) -> list[str]:  # names of those that are still to be segmented
+    "Make the job's folder ready; what was made with other settings or of another file goes."
+    changed, record, parts = check_folder(job), job.path / "segments.json", ("labels", "overlays")
+    seen = json.loads(record.read_text())["sources"] if record.is_file() and not changed else {}
+    sources = {name: [str(f), f.stat().st_size, f.stat().st_mtime_ns] for name, f in files.items()}
+    for part in parts: (job.path / part).mkdir(parents=True, exist_ok=True)
+    outputs = {name: [job.path / part / f"{name}.png" for part in parts] for name in files}
+    todo = [name for name in files if seen.get(name) != sources[name] or not all(f.is_file() for f in outputs[name])]
+    for name in todo:
+        for f in outputs[name]: f.unlink(missing_ok=True)
+    write_json(record, {**job.model_dump(), **environment(), "sources": seen | sources})
+    return todo
 
 
 def segment_images(job: SegmentJob) -> Path:  # the folder
     "Segment all images of a job that are not segmented yet, then score and show all."
-    (files, truth), folder = find_images(job), open_folder(job)
-    todo = [n for n in files if not (folder / "labels" / f"{n}.png").is_file()]
+    (files, truths), folder = find_images(job), job.path
+    todo = open_folder(job, files)
+    if not job.data_root and job.images in SAMPLE_DOMAINS and not resolve(job.images).exists(): print("SAMPLE DOMAINS: no data_root was given, so these are synthetic street scenes made here.")
     print(f"{len(files)} images, {len(files) - len(todo)} of them done before, variant {job.variant}, into {folder}", flush=True)
-    start, segmenter = time.monotonic(), Segmenter(**{k: v for k, v in job.model_dump().items() if k in SegmentConfig.model_fields})
-    for done, (i, labels) in enumerate(segmenter.many(files[n] for n in todo), 1):
-        with written(folder / "overlays" / f"{todo[i]}.png") as part: Image.fromarray(overlay(rgb_image(files[todo[i]]), labels)).save(part, format="png")
-        save_labels(folder / "labels" / f"{todo[i]}.png", labels)
-        seconds = (time.monotonic() - start) / done
-        if done % max(1, len(todo) // 20) == 0: print(f"{done}/{len(todo)}  {seconds:.1f} s an image, {seconds * (len(todo) - done):.0f} s left  {todo[i]}: {len(np.unique(labels))} labels", flush=True)
-    table, metrics = score_folder(folder, list(files), truth)
+    for done, (name, labels) in enumerate(_segmented(job, {n: files[n] for n in todo}), 1):
+        with written(folder / "overlays" / f"{name}.png") as part: Image.fromarray(overlay(rgb_image(files[name]), labels)).save(part, format="png")
+        save_labels(folder / "labels" / f"{name}.png", labels)
+        if done % max(1, len(todo) // 20) == 0: print(f"{done}/{len(todo)}  {name}: {len(np.unique(labels))} labels", flush=True)
+    table, metrics = score_folder(folder, list(files), truths)
     table.to_csv(folder / "scores.csv", index=False)
     save_figure(contact_sheet({n: rgb_image(folder / "overlays" / f"{n}.png") for n in list(files)[:60]}), folder / "contact_sheet.png")
     write_json(folder / "metrics.json", metrics)
     return folder
 
 
+def _segmented(job, files):
+    "Names and label maps, with word of long trainings and of the time that is left."
+    values = {k: v for k, v in job.model_dump().items() if k in SegmentConfig.model_fields}
+    if job.reference: results = ReferenceSegmenter.load(resolve(job.reference), job.device).many(files.values())
+    else: results = Segmenter(**values).many(files.values(), callback=lambda it: it.i % 100 == 99 and print(f"iteration {it.i + 1}: {it.n_labels.tolist()} labels", flush=True))
+    names, start = list(files), time.monotonic()
+    for done, (i, labels) in enumerate(results, 1):
+        yield names[i], labels
+        seconds = (time.monotonic() - start) / done
+        if done % max(1, len(names) // 20) == 0: print(f"{seconds:.1f} s an image, {seconds * (len(names) - done):.0f} s left", flush=True)
+
+
 def score_folder(
     folder: Path,  # of a job
     names: list[str],  # of images
-    truth: Path | None,  # folder of ground truth
+    truths: Callable[[str], list],  # gives an image's ground-truth maps by its name
 ) -> tuple[pd.DataFrame, dict]:  # a row for each image, and the scores of all, empty without ground truth
     "Count labels and segments, and score where there is ground truth."
     rows, matches = [], []
     for name in names:
         with Image.open(folder / "labels" / f"{name}.png") as image: labels = np.array(image)
         row = {"image": name, "height": labels.shape[0], "width": labels.shape[1], "labels": len(np.unique(labels)), "segments": int(connected(labels).max()) + 1}
-        if maps := truth and read_truths(truth, name):
-            matches.append(match_segments(labels, maps))
+        if maps := truths(name):
+            try: matches.append(match_segments(labels, maps))
+            except ValueError as e: raise ValueError(f"{name}: {e}") from None
             row |= mean_best_iou(matches[-1:])
         rows.append(row)
     return pd.DataFrame(rows), summarise(matches) if matches else {}

@@ -112,7 +112,11 @@ def test_side_by_side_is_one_by_one_in_float64(variant):
 def test_batches_do_not_change_a_segmenters_maps(variant):
     images = [street(s) for s in range(3)] + [street(4, (96, 64))]
     alone, together = (dict(Segmenter(variant, **SMALL, batch=n, precision="fp64").many(images)) for n in (1, 3))
-    for i in alone: assert np.array_equal(alone[i], together[i])
+    for i in alone: assert len(np.unique(alone[i])) > 1 and np.array_equal(alone[i], together[i])
+    scribble = np.full(images[0].shape[:2], 255); scribble[:5] = 1; scribble[-5:] = 2
+    drawn = [scribble, None, None, None]
+    alone, together = (dict(Segmenter(variant, channels=16, iterations=40, batch=n, precision="fp64").many(images, drawn)) for n in (1, 3))
+    for i in alone: assert np.array_equal(alone[i], together[i]), "one image's scribble is no business of the others"
 
 
 def test_files_of_every_kind(tmp_path):
@@ -177,8 +181,9 @@ def test_command_and_going_on(folder):
     (result / "labels" / "p1.png").unlink()
     assert "2 images, 1 of them done before" in command(*argv).stdout
     assert (result / "labels" / "p1.png").read_bytes() == before
+    notebook = (result / "segment.ipynb").read_bytes()
     other = command(*argv, "-p", "mu", "3")
-    assert other.returncode == 1 and "was made with another mu" in other.stderr
+    assert other.returncode == 1 and "was made with another mu" in other.stderr and (result / "segment.ipynb").read_bytes() == notebook
 
 
 @pytest.mark.parametrize("values, words", [
@@ -186,4 +191,11 @@ def test_command_and_going_on(folder):
     (("channels", "1"), "greater than or equal to 2"), (("images", "nowhere.png"), "is no image and no folder")])
 def test_mistakes(values, words):
     done = command("segment", "-p", *values)
-    assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_benchmark_notebook(tmp_path):
+    papermill.execute_notebook(ROOT / "nbs" / "benchmark.ipynb", tmp_path / "out.ipynb", dict(n=1, iterations=2, repeats=1), progress_bar=False, cwd=ROOT)
+    cells = json.loads((tmp_path / "out.ipynb").read_text())["cells"]
+    shown = "".join("".join(o.get("data", {}).get("text/plain", o.get("text", ""))) for c in cells for o in c.get("outputs", []))
+    assert "SAMPLE STREETS" in shown and "direct, superpixel" in shown and "vote by one count" in shown
