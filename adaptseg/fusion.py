@@ -31,6 +31,7 @@ def segment_evidence(
     "The share of each class in each segment."
     if segments.shape != tuple(probabilities.shape[1:]): raise ValueError(f"expected segments and probabilities of one height and width, found {segments.shape} and {tuple(probabilities.shape[1:])}")
     if how not in ("mean", "vote"): raise ValueError(f"how: expected mean or vote, found {how!r}")
+    if probabilities.device.type == "mps": probabilities = probabilities.cpu()  # has no float64
     index, classes = torch.from_numpy(np.asarray(segments, np.int64)).flatten().to(probabilities.device), len(probabilities)
     area = torch.bincount(index)
     if how == "vote": total = torch.bincount(index * classes + probabilities.flatten(1).argmax(0), minlength=len(area) * classes).view(-1, classes).float()

@@ -199,8 +199,9 @@ def read_image(path # any still image of 8 bits a channel
     if mode[0] in "IF": raise ValueError(f"{path}: expected 8 bits a channel, found mode {mode}. Convert it to 8 bits first.")
     return rgb
 
-# %% ../nbs/api/00_labels.ipynb #53318eb1
+# %% ../nbs/api/00_labels.ipynb #9e169edc
 def damaged(path, error) -> ValueError:
+    "What to say of a file that its decoder gave up on."
     return ValueError(f"{path}: cannot be decoded, the file is damaged or incomplete ({type(error).__name__}). Fetch it again.")
 
 def _is_colour16(path: Path) -> bool:
