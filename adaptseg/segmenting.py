@@ -24,7 +24,7 @@ from skimage.segmentation import mark_boundaries
 from .domains import load_split
 from .evaluate import image_names
 from .figures import contact_sheet, save_figure
-from .pictures import resize_image, rgb_image, working_size
+from .pictures import resize_image, resize_map, rgb_image, working_size
 from .presets import resolve
 from .runs import environment, write_json, written
 from .segment_scores import connected, match_segments, mean_best_iou, read_truths, summarise
@@ -117,7 +117,7 @@ def overlay(
 ) -> np.ndarray:  # (h, w, 3) uint8, of at most a megapixel
     "An image under its labels' colours, with every segment outlined."
     size = working_size(labels.shape, 1_000_000)
-    small = np.asarray(Image.fromarray(labels).resize(size[::-1], Image.NEAREST))
+    small = resize_map(labels, size)
     mixed = (1 - share) * resize_image(rgb, size) + share * segment_colours()[small]
     return (mark_boundaries(mixed / 255, connected(small), color=(1, 1, 1), mode="inner") * 255).astype(np.uint8)
 
