@@ -202,14 +202,15 @@ def comparison(
     cell = (width - left - GAP * (len(columns) - 1)) / len(columns)
     pictures = [painted(row, classes, overlay, 100 * cell) for row in rows]
     heights = [cell * row_aspect(row) for row in pictures]
-    tops = TITLE + np.cumsum([0, *(h + GAP for h in heights)])  # of every row, and of the legend
+    title_height = TITLE + LINE * .8 * max(t.count("\n") for t in columns)
+    tops = title_height + np.cumsum([0, *(h + GAP for h in heights)])  # of every row, and of the legend
     entries = legend_entries([m for row in rows for p in row if (m := as_map(p)) is not None], classes) if legend else []
     lines = -(-len(entries) // legend_columns(width))
     with rc_context(STYLE):
         fig = new_figure(width, tops[-1] - GAP + (lines * LINE + .1 if entries else 0))
         for c, title in enumerate(columns):
             x, texts = left + c * (cell + GAP), (captions or {}).get(title) or [None] * len(rows)
-            draw_title(fig, (x + cell / 2, TITLE / 2), title, weight="bold", size=10.5)
+            draw_title(fig, (x + cell / 2, title_height / 2), title, weight="bold", size=10.5)
             for r in range(len(rows)): draw_cell(fig, (x, tops[r], cell, heights[r]), pictures[r][c], texts[r])
         for title, top, h in zip(rows_titles or [], tops, heights): draw_title(fig, (SIDE / 2, top + h / 2), title, rotation=90, color="#444444")
         if entries: draw_legend(fig, entries, tops[-1] + .05, left)

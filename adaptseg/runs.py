@@ -25,9 +25,10 @@ from torch import Tensor
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from .deeplab import DeepLabV2, deeplab
+from .deeplab import DeepLabV2
 from .labels import ClassSet
 from .presets import Config, make_config, project_root, resolve
+from .vgg import build_network
 
 # %% ../nbs/api/43_runs.ipynb #aff1ce8a
 @contextmanager
@@ -48,7 +49,7 @@ def write_json(path: Path, values: dict):
 def network_arguments(cfg: Config) -> dict:
     "The arguments of `deeplab` that a configuration means."
     names = ("backbone", "width", "levels", "output_stride", "bn_stats", "bn_affine", "checkpointing")
-    return {**{k: getattr(cfg, k) for k in names}, "branches": cfg.aspp_branches, "stride_in_3x3": cfg.preprocessing == "imagenet"}
+    return {**{k: getattr(cfg, k) for k in names}, "branches": cfg.aspp_branches or 4, "stride_in_3x3": cfg.preprocessing != "caffe"}
 
 
 def write_tensors(
@@ -95,7 +96,7 @@ def load_network(
     if "network" not in head: raise ValueError(f"{path} holds no segmentation network with classes: expected a run's weights.safetensors")
     c = head["classes"]
     classes = ClassSet(c["name"], tuple(c["names"]), tuple(map(tuple, c["colours"])), c["groups"])
-    model = deeplab(n_classes=len(classes), **head["network"])
+    model = build_network(n_classes=len(classes), **head["network"])
     model.load_state_dict(state)
     return model.to(device).eval(), classes, head
 
@@ -194,7 +195,8 @@ def check_free(path: Path, cfg: Config) -> None:
 
 def differences(run: Run, cfg: Config) -> list[str]:
     "The values, of those that matter for the result, in which a run differs from a configuration."
-    return [k for k, v in cfg.model_dump().items() if k not in RESUMABLE and run.config.get(k) != v]
+    settled = lambda k, v: v is None and k in ("aspp_branches", "preprocessing")  # by the initial weights, when the run began
+    return [k for k, v in cfg.model_dump().items() if k not in RESUMABLE and run.config.get(k) != v and not settled(k, v)]
 
 
 RESUMABLE = ("resume", "overwrite", "workers", "device", "out", "log_every", "tensorboard")  # values that may change on the way

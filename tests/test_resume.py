@@ -31,7 +31,7 @@ def wait_for(path, seconds=120):
 
 def test_killed_run_resumes_exactly(tmp_path):
     data = write_samples(tmp_path / "samples", size=(64, 128), n_gta5=(6, 2), n_cityscapes=(4, 2), n_iitk=(1, 1), workers=1)
-    whole, broken = (tmp_path / name / "gta52cityscapes/adaptseg-s0" for name in ("whole", "broken"))
+    whole, broken = (tmp_path / name / "gta52cityscapes/adaptseg_multi-s0" for name in ("whole", "broken"))
     assert start(tmp_path / "whole", data).wait(300) == 0
     first = start(tmp_path / "broken", data)
     wait_for(broken / "checkpoint.pt")

@@ -34,7 +34,7 @@ def adaptseg(*args): return call("-c", "from adaptseg.cli import main; main()", 
 def test_papermill_runs_the_notebook(data, tmp_path):
     done = call("-m", "papermill", "nbs/train.ipynb", str(tmp_path / "out.ipynb"), *flags(preset="sample", **TINY, source="gta5", target="iitk", data_root=data, out=tmp_path / "runs"))
     assert done.returncode == 0, done.stderr[-3000:]
-    run = tmp_path / "runs/gta52iitk/adaptseg-s0"
+    run = tmp_path / "runs/gta52iitk/adaptseg_multi-s0"
     assert {"config.json", "history.csv", "metrics.json", "weights.safetensors", "discriminators.safetensors", "checkpoint.pt", "comparison.png", "curves.png"} <= {p.name for p in run.iterdir()}
     assert not list(run.glob(".*")), "something half-written stayed behind"
     metrics = json.loads((run / "metrics.json").read_text())
@@ -58,8 +58,8 @@ def test_command_keeps_the_notebook_and_does_not_overwrite(data, tmp_path):
 
 @pytest.mark.parametrize("wrong, words", [
     (dict(sorce="gta5"), "Did you mean 'source'"),
-    (dict(steps=0), "greater than or equal to 1"),
-    (dict(method="dacs"), "'source_only', 'adabn' or 'adaptseg'"),
+    (dict(steps=-1), "greater than or equal to 0"),
+    (dict(method="dacs"), "'adaptseg_single' or 'adaptseg_lsgan'"),
     (dict(data_root="no/such/folder"), "does not exist"),
     (dict(source="gta6"), "unknown domain"),
     (dict(source="synthia", data_root=None), "none of the sample domains"),
@@ -109,7 +109,7 @@ def test_table_and_demo(data, tmp_path):
     done = adaptseg("demo", *flags(preset="sample", **TINY, data_root=data, out=out))
     assert done.returncode == 0, done.stderr[-3000:]
     picture = Path(done.stdout.split("comparison picture: ")[1].strip())
-    assert picture.stat().st_size > 10_000 and "| gta5 -> cityscapes | adaptseg-s0" in done.stdout
+    assert picture.stat().st_size > 10_000 and "| gta5 -> cityscapes | adaptseg_multi-s0" in done.stdout
     again = adaptseg("demo", *flags(preset="sample", **TINY, data_root=data, out=out))
     assert "step" not in again.stdout, "finished runs are not trained again"
     assert "source_only" in adaptseg("table", out).stdout
