@@ -5,15 +5,18 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow lab export clean
+.PHONY: help install demo experiments test slow lab export clean
 
 help:  ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(READY)  ## make .venv with everything in it (once, some minutes, about 7 GB)
 
 demo: $(READY)  ## adapt from a game to a city on sample streets, and show the difference
 	@$(BIN)/adaptseg demo
+
+experiments: $(READY)  ## the report's five experiments on sample streets: table and both figures (half an hour)
+	@$(BIN)/adaptseg experiments
 
 test: $(READY)  ## all that CI checks: notebooks clean and exported, run, tests
 	@PATH="$(abspath $(BIN)):$$PATH" tests/run

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['hash_in_name', 'check_hash', 'fetch']
 
-# %% ../nbs/api/39_downloads.ipynb #98642824
+# %% ../nbs/api/39_downloads.ipynb #e7374bfa
 import hashlib
 import re
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 # %% ../nbs/api/39_downloads.ipynb #c7a25c51
 def hash_in_name(name: str) -> str | None:  # hexadecimal digits
@@ -51,7 +52,7 @@ def fetch(
         return path
     part.parent.mkdir(parents=True, exist_ok=True)
     try: _download(url, part, progress)
-    except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError) as e:
+    except (OSError, HTTPException, ValueError) as e:  # of urllib, the connection, and what is no address
         raise FileNotFoundError(f"{url} could not be fetched ({e}). What has arrived is kept, so calling again goes on. If the link is dead, look for the file {name} "
                                 f"with its authors, their issue tracker or colleagues, and put it at {path}{f'; its SHA-256 begins with {sha256}' if sha256 else ''}") from None
     try: check_hash(part, sha256)

@@ -22,8 +22,9 @@ from .labels import CITYSCAPES_IDS, CLASS_SETS, ClassSet, image_size, read_image
 from .losses import upsample
 from .metrics import confusion_matrix, mean_iou, protocol_miou, scores
 from .presets import parse_size, pick_device, pick_precision, resolve
-from .runs import load_network, written
+from .runs import written
 from .splits import Split
+from .weights import open_network
 
 # %% ../nbs/api/50_evaluate.ipynb #a1094cdf
 def predict_labels(
@@ -109,7 +110,7 @@ class Predictor:
     ) -> "Predictor":
         "The predictor of a run."
         path, device = resolve(path), pick_device(device)
-        model, classes, head = load_network(path / "weights.safetensors" if path.is_dir() else path, device)
+        model, classes, head = open_network(path, device)
         model.precision = pick_precision(precision, device)
         return cls(model, classes, parse_size(size or head["target_size"]), head["preprocessing"], flip, scales)
 

@@ -46,12 +46,12 @@ def _read_safetensors(path):
 
 
 def _read_torch(path):
+    with open(path, "rb") as f: start = f.read(2)
+    if start not in (b"PK", *(bytes((0x80, protocol)) for protocol in range(2, 6))): raise ValueError(f"{path} is no weight file: expected what torch.save or safetensors wrote, found a file that begins with {start!r}")
     try: found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
-        if "GLOBAL" in str(e) or "weights_only" in str(e).lower() and "Unsupported" in str(e):
-            what = next((line.strip() for line in str(e).splitlines() if "GLOBAL" in line), "it holds objects")
-            raise ValueError(f"{path} is a pickle that holds more than tensors, and was not run ({what[:150]}). Ask its author for a state dict (torch.save(model.state_dict(), ...))") from None
-        raise ValueError(f"{path} is no file that torch.save wrote, or is damaged: {str(e)[:200]}") from None
+        what = re.search(r"GLOBAL [\w.]+|Unsupported operand \d+", str(e))
+        raise ValueError(f"{path} is a pickle that holds more than tensors, or is damaged, and was not run ({what[0] if what else str(e)[:150]}). Ask its author for a state dict (torch.save(model.state_dict(), ...))") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as e: raise ValueError(f"{path} is damaged or no weight file ({str(e)[:200]}); was it copied or downloaded completely?") from None
     return _state_dict(found, path)
 
@@ -97,10 +97,9 @@ def diagnose_state(
     path: str = "weights",  # for messages
 ) -> Diagnosis:
     "Recognise a state dict and rename its tensors."
-    state, notes = _strip(state, "module."), {}
     if head is not None and "network" not in head: raise ValueError(f"{path} holds no segmentation network with classes: expected a run's weights.safetensors")
-    scaled = any(k.startswith("Scale.") for k in state)
-    state = _strip(state, "Scale.")
+    scaled = any("Scale." in k for k in state)
+    state = {re.sub(r"^((module|Scale)\.)+", "", k): v for k, v in state.items()}
     kind = "kit" if head else "deeplab_init" if scaled else _kind(state, path)
     tensors, dropped = _rename(state, kind)
     _check_finite(tensors, path)
@@ -112,11 +111,6 @@ def diagnose_state(
                      aspp_branches=2 if reference else None, classes=sets.get(known["n_classes"]) if reference else None)
 
 
-def _strip(state, prefix):
-    "Names without a prefix that all of them, or most of a wrapped network, have."
-    return {k.removeprefix(prefix): v for k, v in state.items()}
-
-
 def _kind(state, path):
     "Whose names these are."
     has = lambda start: any(k.startswith(start) for k in state)
@@ -125,7 +119,7 @@ def _kind(state, path):
     if resnet and has("layer5.conv2d_list"): return "reference_single"
     if resnet: return "torchvision_resnet"
     if vgg and has("classifier.conv2d_list"): return "reference_vgg"
-    if vgg and "features.28.weight" in state and not has("features.1.running_mean"): return "torchvision_vgg"
+    if vgg and "features.28.weight" in state and not has(("features.1.", "features.30.")): return "torchvision_vgg"
     raise ValueError(f"{path} is of a network that is not known here. Known: {', '.join(KINDS)}. Its first names: {', '.join(list(state)[:4])}")
 
 
@@ -150,7 +144,8 @@ def _check_finite(tensors, path):
 def _shape(tensors, path) -> dict:
     "Backbone, width, heads and classes by the shapes."
     heads = [h for h in HEADS if f"{h}.conv2d_list.0.weight" in tensors]
-    n = {len(tensors[f"{h}.conv2d_list.0.weight"]) for h in heads}
+    n = {len(v) for k, v in tensors.items() if k.startswith(HEADS)}
+    if len(n) > 1: raise ValueError(f"{path}: expected heads of one class count, found {', '.join(map(str, sorted(n)))}")
     found = dict(n_classes=n.pop() if n else None, levels=len(heads) or None)
     if "features.0.weight" in tensors: return dict(backbone="vgg16", width=len(tensors["features.0.weight"]), **found)
     try: width, depth = len(tensors["conv1.weight"]), len({k.split(".")[1] for k in tensors if k.startswith("layer3.")})
@@ -212,17 +207,26 @@ def load_weights(
 ) -> LoadReport:
     "Fill a network from a file, as far as they are the same; a ValueError where they are not, and then nothing was changed."
     own = model.state_dict()
+    _check_same(own, found)
     tensors, dropped, notes = dict(found.tensors), dict(found.dropped), []
     for head in HEADS: _fit_head(head, tensors, dropped, notes, own, found, classes)
     for k in [k for k in tensors if k not in own]:
         dropped[k] = "no counterpart in this network"
         del tensors[k]
-    new = tuple(k for k in own if k not in tensors and not k.endswith("num_batches_tracked"))
-    wrong = [f"{k} is {tuple(v.shape)}, not {tuple(own[k].shape)}" for k, v in tensors.items() if v.shape != own[k].shape]
-    lost = [k for k in new if k.split(".")[0] not in HEADS and not (found.kind == "torchvision_vgg" and k.startswith(("features.29", "features.31")))]
-    if wrong or lost: raise ValueError(f"{found.path}: the network in it is another one ({found.backbone}, {found.width} wide): " + "; ".join((wrong or [f"it has no {k}" for k in lost])[:3]))
     model.load_state_dict(tensors, strict=False)
+    new = tuple(k for k in own if k not in tensors and not k.endswith("num_batches_tracked"))
     return LoadReport(str(found), tuple(tensors), new, dropped, tuple(notes))
+
+
+def _check_same(own, found):
+    "Raise a ValueError unless the file has this network's backbone, no more and no less, and heads that fit on it."
+    apart = (*HEADS, "features.29", "features.31") if found.kind == "torchvision_vgg" else HEADS  # these may be new
+    parts = {k.split(".")[0] for k in own}
+    matter = lambda k: k.split(".")[0] in parts and not k.endswith("num_batches_tracked") and (not k.startswith(apart) or k in own and k in found.tensors)
+    shape = lambda state, k: tuple(state[k].shape[k.startswith(HEADS):]) if k in state else "missing"  # heads may differ in their classes
+    names = [k for k in dict.fromkeys((*own, *found.tensors)) if matter(k)]
+    wrong = [f"{k} is {a}, here {b}" for k in names for a, b in [(shape(found.tensors, k), shape(own, k))] if a != b]
+    if wrong: raise ValueError(f"{found.path}: the network in it is another one ({found.backbone}, {found.width} wide): {'; '.join(wrong[:3])}{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}")
 
 
 def _fit_head(head, tensors, dropped, notes, own, found, classes):
@@ -251,7 +255,8 @@ def open_network(
     if found.classes is None: raise ValueError(f"{found.path} has {found.n_classes} classes without names; known are Cityscapes' 19 and SYNTHIA's 16 and 13")
     head = found.head or _made_head(found)
     model = build_network(n_classes=found.n_classes, **head["network"])
-    load_weights(model, found, found.classes)
+    missing = load_weights(model, found, found.classes).new
+    if missing: raise ValueError(f"{found.path} lacks {len(missing)} weights of its network, such as {missing[0]}: it can start a training (init), but not segment")
     return model.to(device).eval(), found.classes, head
 
 

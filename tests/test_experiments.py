@@ -27,8 +27,8 @@ def finished(data, tmp_path_factory):
 
 
 def adaptseg(command, data, out, **more):
-    values = dict(preset="tiny", data_root=data, out=out, device="cpu", precision="fp32", images=2, **more) if command == "experiments" else more
-    args = [s for k, v in values.items() for s in ("-p", k, str(v))]
+    values = dict(preset="tiny", data_root=data, device="cpu", precision="fp32", images=2) if command == "experiments" else {}
+    args = [s for k, v in {**values, "out": out, **more}.items() for s in ("-p", k, str(v))]
     return subprocess.run([sys.executable, "-c", "from adaptseg.cli import main; main()", command, *args], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=600)
 
 
@@ -83,7 +83,7 @@ def test_what_fails_stops_only_what_waits_for_it(data, tmp_path):
 
 def test_compare_command(data, finished, tmp_path):
     out, _ = finished
-    done = adaptseg("compare", data, out, runs=out, out=tmp_path / "compared", domain="iitk", n=2, kanezaki=True)
+    done = adaptseg("compare", data, tmp_path / "compared", runs=out, domain="iitk", n=2, kanezaki=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert {"compare.ipynb", "comparison.png"} <= {p.name for p in (tmp_path / "compared").iterdir()}
     text = (tmp_path / "compared/compare.ipynb").read_text()
