@@ -21,8 +21,8 @@ __all__ = ['train', 'describe', 'finish', 'AdaptStatistics', 'AdversarialAdaptat
            'protocol_differences', 'published_table', 'results', 'results_table', 'summary', 'summary_table', 'RunData',
            'dataset_root', 'fit', 'load_data', 'load_val', 'make_learner', 'make_network', 'DeepLabVGG',
            'build_network', 'RELEASED', 'convert', 'diagnose', 'load_weights', 'open_network', 'EvaluateJob',
-           'camera_pictures', 'evaluate_job', 'evaluate_weights', 'open_job', 'score_table', 'selected_objects',
-           'worst_and_best']
+           'by_camera', 'camera_pictures', 'evaluate_job', 'evaluate_weights', 'open_job', 'score_table',
+           'selected_objects', 'worst_and_best']
 
 # %% ../nbs/api/90_core.ipynb #19922854
 from fastai.callback.core import Callback
@@ -36,7 +36,7 @@ from .deeplab import DeepLabV2, deeplab
 from .discriminator import Discriminator
 from .domains import domain_names, get_domain, load_split
 from .evaluate import Predictor, evaluate, image_names, predict_labels
-from .evaluating import EvaluateJob, camera_pictures, evaluate_job, evaluate_weights, open_job, score_table, selected_objects, worst_and_best
+from .evaluating import EvaluateJob, by_camera, camera_pictures, evaluate_job, evaluate_weights, open_job, score_table, selected_objects, worst_and_best
 from .experiments import ExperimentsJob, experiments_job, report_figure, run_experiments, stop_on_failure
 from .figures import comparison, contact_sheet, error_map, save_figure, show_batch
 from .fusion import border_f1, border_hits, find_objects, fuse, fusion_scores
@@ -69,7 +69,7 @@ _all_ = ["AdaptStatistics", "AdversarialAdaptation", "TargetCallback", "confusio
          "parse_size", "pick_device", "pick_precision", "resolve", "Run", "find_runs", "run_path", "write_samples", "match_segments", "read_truths", "segment_scores",
          "summarise", "ReferenceSegmenter", "SegmentConfig", "Segmenter", "segment_config", "SegmentJob", "find_images", "overlay", "save_labels", "segment_images",
          "segment_job", "Item", "Split", "check_split", "load_label", "render", "choices_table", "protocol_differences", "published_table", "results", "results_table",
-         "summary", "summary_table", "RunData", "dataset_root", "fit", "load_data", "load_val", "make_learner", "make_network", "DeepLabVGG", "build_network", "RELEASED", "convert", "diagnose", "load_weights", "open_network", "EvaluateJob",
+         "summary", "summary_table", "RunData", "dataset_root", "fit", "load_data", "load_val", "make_learner", "make_network", "DeepLabVGG", "build_network", "RELEASED", "convert", "diagnose", "load_weights", "open_network", "EvaluateJob", "by_camera",
          "camera_pictures", "evaluate_job", "evaluate_weights", "open_job", "score_table", "selected_objects", "worst_and_best"]
 
 # %% ../nbs/api/90_core.ipynb #9d2aab6d

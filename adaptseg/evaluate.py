@@ -35,12 +35,12 @@ def predict_labels(
     "The argmax of upsampled logits, band by band; equal to `upsample(logits, size).argmax(1)`."
     (H, W), h = size, logits.shape[-2]
     out = torch.empty(len(logits), H, W, dtype=torch.int64, device=logits.device)
-    wide = upsample(logits, (h, W))  # along the width once; bilinear is separable
+    wide = upsample(logits, (h, W)).permute(0, 2, 3, 1).contiguous()  # along the width once, bilinear is separable; (N, h, W, C), as the maximum reads it
     for top in range(0, H, rows):
         y = torch.arange(top, min(top + rows, H), device=logits.device, dtype=logits.dtype) * ((h - 1) / max(H - 1, 1))
         low = y.long().clamp(max=max(h - 2, 0))
-        t = (y - low).view(1, 1, -1, 1)
-        out[:, top:top + rows] = torch.lerp(wide[:, :, low], wide[:, :, (low + 1).clamp(max=h - 1)], t).argmax(1)
+        t = (y - low).view(1, -1, 1, 1)
+        out[:, top:top + rows] = wide[:, low].lerp_(wide[:, (low + 1).clamp(max=h - 1)], t).max(-1).indices  # several times as fast as argmax
     return out
 
 # %% ../nbs/api/50_evaluate.ipynb #615d5adc

@@ -158,6 +158,7 @@ def _contradictions(c: Config) -> list[tuple[bool, str]]:
         (c.levels != METHODS[c.method].get("levels", c.levels), f"levels: method {c.method} has {METHODS[c.method].get('levels')}, found {c.levels}"),
         (c.gan != METHODS[c.method].get("gan", c.gan), f"gan: method {c.method} is least squares, found {c.gan}"),
         (c.backbone == "vgg16" and (c.levels != 1 or c.method in ("adabn", "adaptseg_multi")), "backbone: vgg16 has one level and no batch norm; use method source_only (with levels=1), adaptseg_single or adaptseg_lsgan"),
+        (c.backbone == "vgg16" and c.repeated_updates, "repeated_updates: these are of the reference's ResNet; its VGG updates every weight once"),
         (c.backbone == "vgg16" and c.output_stride != VGG_OWN["output_stride"], "output_stride: vgg16 has 8"),
         (c.init == "scratch" and not c.steps, "steps: without a step a network from scratch stays as it was drawn; give init"),
         (c.method == "adabn" and c.bn_stats not in ("both", "target"), f"bn_stats: method adabn needs both or target, found {c.bn_stats}"),
