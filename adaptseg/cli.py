@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from .compare import CompareJob, chosen_runs, compare_job
-from .evaluating import EvaluateJob, evaluate_job
+from .evaluating import EvaluateJob, check_out, evaluate_job
 from .experiments import ExperimentsJob, experiments_job
 from .notebooks import NotebookFailed, given, run_notebook
 from .presets import Config, make_config, resolve
@@ -36,6 +36,7 @@ def segment_command(parameters: dict) -> Path:  # folder of the results
 def evaluate_command(parameters: dict) -> Path:  # folder of the results
     "`adaptseg evaluate`: check the values, then run nbs/evaluate.ipynb into its folder."
     job = evaluate_job(**given(parameters))
+    check_out(job)
     return run_notebook("evaluate", job.path, {k: getattr(job, k) for k in given(parameters)})
 
 

@@ -21,10 +21,10 @@ from .deeplab import DeepLabV2
 from .labels import CITYSCAPES_IDS, CLASS_SETS, ClassSet, image_size, read_image
 from .losses import upsample
 from .metrics import confusion_matrix, mean_iou, protocol_miou, scores
-from .presets import parse_size, pick_device, pick_precision, resolve
+from .presets import parse_size, pick_device, pick_precision
 from .runs import written
 from .splits import Split
-from .weights import open_network
+from .weights import locate, open_network
 
 # %% ../nbs/api/50_evaluate.ipynb #a1094cdf
 def predict_labels(
@@ -101,16 +101,16 @@ class Predictor:
     @classmethod
     def load(
         cls,
-        path: str | Path,  # run folder or weights.safetensors
+        path: str | Path,  # run folder, weight file, its address, or a released name
         size: str | None = None,  # network input such as 1024x512; the run's target size unless given
         device: str = "auto",  # auto, cpu, cuda, ...
         precision: str = "auto",  # auto, fp32, bf16
         flip: bool = False,  # average over the mirrored input too?
         scales: tuple[float, ...] = (1.,),  # of the input, to average over
     ) -> "Predictor":
-        "The predictor of a run."
-        path, device = resolve(path), pick_device(device)
-        model, classes, head = open_network(path, device)
+        "The predictor of a run or of a weight file of any kind."
+        device = pick_device(device)
+        model, classes, head = open_network(locate(str(path)), device)
         model.precision = pick_precision(precision, device)
         return cls(model, classes, parse_size(size or head["target_size"]), head["preprocessing"], flip, scales)
 

@@ -29,6 +29,7 @@ from .presets import Size, checked, resolve
 from .runs import Run, environment, write_json
 from .splits import Item, Split, fingerprint, load_label
 from .training import dataset_root
+from .weights import RELEASED
 
 # %% ../nbs/api/74_evaluating.ipynb #ed9839a7
 def parse_scales(text: str) -> tuple[float, ...]:
@@ -43,7 +44,7 @@ class EvaluateJob(BaseModel):
     "The parameters of nbs/evaluate.ipynb: what is evaluated, on what, and where it goes."
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
-    weights: str  # run folder or weight file
+    weights: str  # run folder, weight file, its address, or a released name
     domain: str  # such as cityscapes, folder:PATH or cityscapes+iitk; the run's target unless given
     split: str = "val"  # val, train or test
     data_root: str | None = None  # folder of the datasets, the run's unless given; None: the sample domains
@@ -74,7 +75,8 @@ def evaluate_job(**values) -> EvaluateJob:  # fields of `EvaluateJob`; None mean
     given = {k: v for k, v in values.items() if v is not None}
     if "weights" not in given: raise ValueError("weights: expected a run folder or a weight file, found none; adaptseg train or adaptseg demo makes runs")
     at = resolve(given["weights"])
-    if not at.exists(): raise FileNotFoundError(f"weights: there is no run and no weight file {at}")
+    elsewhere = given["weights"] in RELEASED or "://" in str(given["weights"])
+    if not (elsewhere or at.exists()): raise FileNotFoundError(f"weights: there is no run and no weight file {at}; released names: {', '.join(RELEASED)}")
     config = (at if at.is_dir() else at.parent) / "config.json"
     own = Run(config.parent).config if config.is_file() else {}
     if "domain" not in given and not own: raise ValueError("domain: a weight file does not say what it is for; give one, such as cityscapes or folder:PATH")
@@ -133,8 +135,7 @@ def score_table(result: dict) -> pd.DataFrame:  # percent, one column a score; e
     "The scores of an evaluation; a published protocol's mIoU beside that of all classes."
     if "scored" not in result: return pd.DataFrame()
     row = {"mIoU": result["miou"], "selected": result["selected"], "pixel accuracy": result["pixel_accuracy"], **{f"mIoU {name}": v for name, v in result["protocols"].items()}}
-    numbers = pd.DataFrame({f"{result['domain']}/{result['split']}": row}).T.astype(float) * 100
-    return numbers.assign(images=result["scored"])
+    return pd.DataFrame({f"{result['domain']}/{result['split']}": row}).T.astype(float) * 100
 
 # %% ../nbs/api/74_evaluating.ipynb #5198a05b
 def extremes(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FIRST', 'TITLES', 'FIGURES', 'ExperimentsJob', 'waits', 'experiments_job', 'experiment_values', 'experiment_config',
            'state', 'run_experiment', 'run_experiments', 'stop_on_failure', 'experiment_runs', 'report_figure',
-           'report']
+           'iitk_table', 'report']
 
 # %% ../nbs/api/78_experiments.ipynb #2771db58
 from pathlib import Path
@@ -15,11 +15,13 @@ from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field
 
 from .compare import compare_runs
+from .evaluate import Predictor, evaluate
 from .figures import save_figure
 from .notebooks import NotebookFailed, run_notebook
 from .presets import EXPERIMENTS, Config, checked, make_config, resolve
 from .runs import Run, check_free, differences, run_path, written
-from .tables import summary_table
+from .tables import SCORES, summary_table
+from .training import dataset_root, load_val
 
 # %% ../nbs/api/78_experiments.ipynb #e324cf99
 FIRST = "gta5_cityscapes"
@@ -147,12 +149,23 @@ def report_figure(
     return compare_runs([runs[name] for name in there], images, [TITLES[name] for name in there], "iitk", kanezaki=kanezaki)
 
 
+def iitk_table(job: ExperimentsJob, runs: dict[str, Run]) -> str:
+    "Every network on the frames that the figures are of, in percent, also those that were not adapted to them."
+    classes = Predictor.load(next(iter(runs.values())).path).classes
+    split, rows = load_val("iitk", dataset_root(job.data_root, "iitk"), classes), []
+    if split is None or not split.labelled: return "The campus frames have no labels here: look at the figures."
+    for name, run in runs.items():
+        found = run.metrics.get("iitk/val") or evaluate(Predictor.load(run.path), split, workers=job.workers or 0)
+        rows.append({"on iitk/val": name, **{title: 100 * found[key] for key, title in SCORES.items()}})
+    return pd.DataFrame(rows).to_markdown(index=False, floatfmt=".1f")
+
+
 def report(job: ExperimentsJob, new: bool = True) -> Path:  # the folder
     "Write table.md and both figures; without anything new only what is missing."
     runs, folder = experiment_runs(job), resolve(job.out)
     folder.mkdir(parents=True, exist_ok=True)
     if runs and (new or not (folder / "table.md").is_file()):
-        with written(folder / "table.md") as part: part.write_text(summary_table(list(runs.values())) + "\n")
+        with written(folder / "table.md") as part: part.write_text(f"{summary_table(list(runs.values()))}\n\n{iitk_table(job, runs)}\n")
     for which in FIGURES:
         figure = report_figure(which, runs, job.images) if new or not (folder / f"{which}.png").is_file() else None
         if figure: save_figure(figure, folder / f"{which}.png")

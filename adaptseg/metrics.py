@@ -27,11 +27,12 @@ def confusion_matrix(pred: Tensor, # (N, H, W) or any shape, integers 0..C-1
     label = label.to(pred.device)
     if pred.shape != label.shape: raise ValueError(f"expected prediction and label of one shape, found {tuple(pred.shape)} and {tuple(label.shape)}: upsample the logits before the argmax.")
     if pred.is_floating_point() or label.is_floating_point(): raise ValueError(f"expected integers, found {pred.dtype} and {label.dtype}: take the argmax of logits.")
-    pred, label = pred.long().flatten(), label.long().flatten()
-    keep = label != IGNORE
+    pred, label = pred.flatten(), label.flatten()
+    ignored = label == IGNORE
     _check_range("prediction", pred, n_classes)
-    _check_range("label", label[keep], n_classes)
-    return torch.bincount(label[keep] * n_classes + pred[keep], minlength=n_classes**2).reshape(n_classes, n_classes)
+    _check_range("label", label.masked_fill(ignored, 0), n_classes)
+    index = (label.long() * n_classes).add_(pred).masked_fill_(ignored, n_classes**2)  # ignored pixels are counted last, and dropped
+    return torch.bincount(index, minlength=n_classes**2 + 1)[:-1].reshape(n_classes, n_classes)
 
 def _check_range(what: str, ids: Tensor, n_classes: int):
     "All ids must be classes."
