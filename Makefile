@@ -15,7 +15,7 @@ install: $(READY)  ## make .venv with everything in it (once, some minutes, abou
 demo: $(READY)  ## adapt from a game to a city on sample streets, and show the difference
 	@$(BIN)/adaptseg demo
 
-experiments: $(READY)  ## the report's five experiments on sample streets: table and both figures (half an hour)
+experiments: $(READY)  ## the report's five experiments on sample streets: table and both figures (20 minutes)
 	@$(BIN)/adaptseg experiments
 
 test: $(READY)  ## all that CI checks: notebooks clean and exported, run, tests
