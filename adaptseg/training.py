@@ -17,6 +17,7 @@ from fastai.callback.core import Callback, CancelTrainException, CancelValidExce
 from fastai.callback.progress import ProgressCallback  # gives the Learner its bar and `no_bar`
 from fastai.callback.training import GradientAccumulation
 from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from safetensors.torch import save_file
@@ -147,7 +148,7 @@ def make_learner(
     cbs = [SourceEpoch(), PolySchedule(cfg.poly_steps, cfg.power, cfg.accumulate), StopAt(cfg.steps * cfg.accumulate), *cbs]
     if cfg.accumulate > 1: cbs.append(GradientAccumulation(cfg.accumulate * cfg.batch_size))
     if cfg.method != "source_only": cbs.append(make_method(cfg, stream(data.target, cfg.target_size, False), model))
-    val = eval_loader(data.val, input_size(cfg, data.val), cfg.preprocessing, **loaders) if data.val else []
+    val = eval_loader(data.val, input_size(cfg, data.val), cfg.preprocessing, **loaders) if data.val else DataLoader([], bs=1)
     if not data.val: cbs.append(SkipValidation())
     learn = Learner(DataLoaders(stream(data.source, cfg.source_size, True), val, device=loaders["device"]), model, SegmentationLoss(cfg.lambda_seg),
                     metrics=segmentation_metrics(data.source.classes), cbs=cbs, path=run_path(cfg))

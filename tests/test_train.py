@@ -95,6 +95,19 @@ def test_unlabelled_folder_is_predicted_without_scores(data, tmp_path):
     assert "miou" not in run.metrics["folder:" + str(photos.parent) + "/val"]
 
 
+def test_nothing_labelled_to_validate_on(data, tmp_path):
+    "As on the real data: IITK has no labels, GTA5 no val split."
+    real = shutil.copytree(data, tmp_path / "real")
+    shutil.rmtree(real / "IITK/sampleLabels")
+    for name in ("GTA5/val.txt", "samples.json"): (real / name).unlink()
+    with pytest.warns(UserWarning, match="gta5 will not be evaluated"):
+        run = train("tiny", source="gta5", target="iitk", data_root=str(real), out=str(tmp_path / "runs"), device="cpu", precision="fp32")
+    assert set(run.metrics) == {"iitk/val"} and "miou" not in run.metrics["iitk/val"] and not run.config["sample_domains"]
+    choices = json.loads((run.path / "choices.json").read_text())
+    assert {"entropy", "information", "density", "agreement", "last"} == set(choices) and all(c["regret"] is None for c in choices.values())
+    assert (run.path / "comparison.png").is_file() and [row["step"] for row in run.history] == [1, 2, 3, 4]
+
+
 def test_core_star_import_is_public():
     names = {}
     exec("from adaptseg.core import *", names)
