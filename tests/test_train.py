@@ -7,6 +7,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from adaptseg.core import train
 from adaptseg.presets import Config
@@ -106,6 +108,10 @@ def test_nothing_labelled_to_validate_on(data, tmp_path):
     choices = json.loads((run.path / "choices.json").read_text())
     assert {"entropy", "information", "density", "agreement", "last"} == set(choices) and all(c["regret"] is None for c in choices.values())
     assert (run.path / "comparison.png").is_file() and [row["step"] for row in run.history] == [1, 2, 3, 4]
+    with pytest.warns(UserWarning, match="gta5 will not be evaluated"):
+        scored = train("tiny", source="gta5", target="iitk", data_root=str(real), out=str(tmp_path / "runs"), device="cpu", precision="fp32", name="as-it-is", init=str(run.path), steps=0)
+    a, b = (load_file(r.path / "weights.safetensors") for r in (run, scored))
+    assert scored.finished and all(torch.equal(a[k], b[k]) for k in a), "without a step the weights are scored as they are"
 
 
 def test_core_star_import_is_public():
