@@ -58,11 +58,11 @@ def read_pair(
 ) -> tuple[Tensor, Tensor | None]:  # (3, H, W) uint8 RGB and (H, W) uint8 train ids or None
     "Read and resize: the image bicubic, the label nearest, as the reference code."
     image, label = read_image(item.image), None
-    if size: image = image.resize(size[::-1], Image.BICUBIC)
+    if size and image.size != size[::-1]: image = image.resize(size[::-1], Image.BICUBIC)
     if classes is not None and item.label is not None:
-        label = Image.fromarray(load_label(item, classes))
-        if size and resize_label: label = label.resize(size[::-1], Image.NEAREST)
-        label = torch.from_numpy(np.array(label))
+        label = load_label(item, classes)
+        if size and resize_label and label.shape != tuple(size): label = np.array(Image.fromarray(label).resize(size[::-1], Image.NEAREST))
+        label = torch.from_numpy(label)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1), label
 
 # %% ../nbs/api/10_data.ipynb #cba07865

@@ -23,7 +23,7 @@ from .losses import upsample
 from .metrics import confusion_matrix, mean_iou, protocol_miou, scores
 from .presets import parse_size, pick_device, pick_precision
 from .runs import written
-from .splits import Split
+from .splits import Split, Packed
 from .weights import locate, open_network
 
 # %% ../nbs/api/50_evaluate.ipynb #a1094cdf
@@ -133,7 +133,7 @@ class Predictor:
         return mean_probabilities(self.logits, x.to(next(self.model.parameters()).device), self.scales, self.flip)
 
     def _input(self, image) -> tuple[Tensor, tuple[int, int]]:
-        if isinstance(image, (str, Path)): image = read_image(Path(image))
+        if isinstance(image, (str, Path, Packed)): image = read_image(image)
         if not isinstance(image, Image.Image): image = Image.fromarray(np.asarray(image))
         image = image.convert("RGB")
         x = torch.from_numpy(np.array(image.resize(self.size[::-1], Image.BICUBIC))).permute(2, 0, 1)

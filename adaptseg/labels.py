@@ -172,28 +172,27 @@ SYNTHIA_IDS = _id_table("synthia ids", range(23), void=0, named=dict(zip(
     (3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11), CITYSCAPES19.names)))
 CAMVID_IDS = _id_table("camvid ids", range(12), void=11, named=dict(enumerate(CAMVID11.names)))
 
-# %% ../nbs/api/00_labels.ipynb #a292e488
-BROKEN = (OSError, SyntaxError, ValueError, struct_error, av.error.FFmpegError, StopIteration)  # what decoders raise for a damaged file
+# %% ../nbs/api/00_labels.ipynb #9f312811
+BROKEN = (Image.DecompressionBombError, OSError, SyntaxError, ValueError, struct_error, av.error.FFmpegError, StopIteration)  # what decoders raise for a damaged file
 
-def read_label(path # a PNG with class ids
+def read_label(path # a PNG with class ids: a path, or what opens as one
               ) -> np.ndarray: # (H, W) uint8, uint16 or int32 raw ids
     "Read the raw ids of a label map."
-    path = Path(path)
     try:
-        if _is_colour16(path): return _first_channel16(path)
-        with Image.open(path) as image: mode, raw = image.mode, np.array(image)
+        with _opened(path) as f:
+            if _is_colour16(f): return _first_channel16(f)
+            with Image.open(f) as image: mode, raw = image.mode, np.array(image)
     except FileNotFoundError: raise FileNotFoundError(f"there is no label file {path}.") from None
     except BROKEN as e: raise damaged(path, e) from e
     if mode not in ("P", "L", "I", "I;16", "I;16B"):
         raise ValueError(f"{path}: expected one class id a pixel, found colours (mode {mode}). Use the file of label ids, or map the colours to ids first.")
     return raw.astype(np.uint16) if mode == "I;16B" else raw
 
-def read_image(path # any still image of 8 bits a channel
+def read_image(path # any still image of 8 bits a channel: a path, or what opens as one
               ) -> Image.Image: # RGB
     "Read an image as RGB."
-    path = Path(path)
     try:
-        with Image.open(path) as image: mode, rgb = image.mode, image.convert("RGB")
+        with _opened(path) as f, Image.open(f) as image: mode, rgb = image.mode, image.convert("RGB")
     except FileNotFoundError: raise FileNotFoundError(f"there is no image file {path}.") from None
     except BROKEN as e: raise damaged(path, e) from e
     if mode[0] in "IF": raise ValueError(f"{path}: expected 8 bits a channel, found mode {mode}. Convert it to 8 bits first.")
@@ -204,20 +203,25 @@ def damaged(path, error) -> ValueError:
     "What to say of a file that its decoder gave up on."
     return ValueError(f"{path}: cannot be decoded, the file is damaged or incomplete ({type(error).__name__}). Fetch it again.")
 
-def _is_colour16(path: Path) -> bool:
+def _opened(path):
+    "A binary file, of a path or of what stands in for one, such as a place in a tar shard."
+    return path.open("rb") if hasattr(path, "open") else open(path, "rb")
+
+def _is_colour16(f) -> bool:
     "Does the header say PNG, 16 bits, more than one channel?"
-    with open(path, "rb") as f: head = f.read(26)
+    head = f.read(26)
+    f.seek(0)
     return head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) == 26 and head[24] == 16 and head[25] in (2, 6)
 
-def _first_channel16(path: Path) -> np.ndarray:
+def _first_channel16(f) -> np.ndarray:
     "(H, W) uint16: the first channel of a 16-bit colour PNG."
-    with av.open(str(path)) as f: return next(f.decode(video=0)).to_ndarray()[..., 0].copy()
+    with av.open(f) as video: return next(video.decode(video=0)).to_ndarray()[..., 0].copy()
 
 # %% ../nbs/api/00_labels.ipynb #226654d5
 def image_size(path # an image or a label map
               ) -> tuple: # (height, width) in pixels
     "The size that a file's header states, without decoding it."
     try:
-        with Image.open(path) as image: return image.height, image.width
+        with _opened(path) as f, Image.open(f) as image: return image.height, image.width
     except FileNotFoundError: raise FileNotFoundError(f"there is no image file {path}.") from None
     except BROKEN as e: raise damaged(path, e) from e

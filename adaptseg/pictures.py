@@ -21,10 +21,11 @@ from skimage.segmentation import felzenszwalb, slic
 from torch import Tensor
 
 from .labels import BROKEN, damaged
+from .splits import Packed
 
-# %% ../nbs/api/59_pictures.ipynb #9ee4a1e2
+# %% ../nbs/api/59_pictures.ipynb #7e4017cc
 def rgb_image(
-    image: str | Path | Image.Image | np.ndarray,  # a file, a Pillow image, or (H, W), (H, W, 1..4) of bool, uint8, uint16 or float 0..1
+    image: str | Path | Packed | Image.Image | np.ndarray,  # a file, a Pillow image, or (H, W), (H, W, 1..4) of bool, uint8, uint16 or float 0..1
 ) -> np.ndarray:  # (H, W, 3) uint8 RGB
     "Any still image as upright 8-bit RGB."
     if isinstance(image, np.ndarray): return _from_array(image)
@@ -37,7 +38,7 @@ def rgb_image(
 def _opened(path):
     "The decoded image in a file, as it is."
     try:
-        with Image.open(path) as image: image.load()
+        with Image.open(path.open() if isinstance(path, Packed) else path) as image: image.load()
     except FileNotFoundError: raise FileNotFoundError(f"there is no image file {path}") from None
     except Image.DecompressionBombError as e: raise ValueError(f"{path}: {e} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust it, or shrink it.") from None
     except BROKEN as e: raise damaged(path, e) from e
