@@ -106,6 +106,7 @@ def make_copy(
 ) -> Report:  # of the copy
     "Make a copy of a checked dataset at another size, or in shards, where `read_copy` looks for it."
     if not (size or shards): raise ValueError("a copy needs a size, or shards")
+    if dataset(name).ids is None and dataset(name).classes is None and not name.startswith("folder:"): raise ValueError(f"{name} has no class labels: nothing trains from it, so there are no copies of it")
     folder, target = Path(folder), copy_folder(folder, size)
     check_target(target, overwrite)
     if read_manifest(folder) is None: check_dataset(name, folder, jobs)

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 
 from .adversarial import AdaptStatistics, AdversarialAdaptation
 from .choice import Choice
+from .copies import read_copy
 from .data import DrawDataset, DrawLoader, augmentation, eval_loader
 from .deeplab import DeepLabV2
 from .domains import get_domain, load_split
@@ -48,6 +49,7 @@ class RunData:
     target: Split  # train, without labels
     val: Split | None  # what is validated on the way
     tests: tuple[Split, ...]  # what the finished network is scored on
+    copies: tuple[str, ...] = ()  # the domains that are read from copies at training size
 
 
 SAMPLE_DOMAINS = ("gta5", "cityscapes", "iitk")
@@ -66,9 +68,12 @@ def load_data(cfg: Config) -> RunData:
     root = dataset_root(cfg.data_root, f"{cfg.source}+{cfg.target}")
     source = load_split(cfg.source, "train", root, cfg.classes, mix=cfg.mix if "+" in cfg.source else "equal")
     target = load_split(cfg.target, "train", root, source.classes, labels=False, mix=cfg.mix if "+" in cfg.target else "equal")
+    read = [read_copy(split, root, parse_size(size)) for split, size in ((source, cfg.source_size), (target, cfg.target_size))]
+    copies = tuple(new.name for old, new in zip((source, target), read) if old != new)
+    if copies: print(f"{' and '.join(copies)}: reading prepared copies", flush=True)
     tests = [load_val(name, root, source.classes) for name in dict.fromkeys((cfg.target, cfg.source))]
     tests = tuple(t for t in tests if t is not None)
-    return RunData(source, target, next((t for t in tests if t.labelled), None), tests)
+    return RunData(*read, next((t for t in tests if t.labelled), None), tests, copies)
 
 
 def load_val(
@@ -196,7 +201,7 @@ def facts(cfg: Config, data: RunData, model: DeepLabV2) -> dict:
     prints = {f"{s.name}/{s.split}": fingerprint(s) for s in (data.source, data.target, *data.tests)}
     start = resolve(cfg.init) / "config.json"  # of the run that this one starts from, if it does
     return dict(sample_domains=(dataset_root(cfg.data_root, cfg.source) / RECORD).is_file(), classes_used=data.source.classes.name, precision_used=model.precision,
-                device_used=str(next(model.parameters()).device), fingerprints=prints, init_started=Run(start.parent).config["started"] if start.is_file() else None)
+                device_used=str(next(model.parameters()).device), fingerprints=prints, copies=data.copies, init_started=Run(start.parent).config["started"] if start.is_file() else None)
 
 
 def run_learner(learn: Learner, run: Run, cfg: Config, data: RunData) -> None:
