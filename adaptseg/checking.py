@@ -6,9 +6,9 @@
 __all__ = ['OFFICIAL', 'BSDS500', 'DATASETS', 'dataset', 'Pair', 'look', 'Report', 'find_pairs', 'write_manifest',
            'check_dataset', 'found_datasets']
 
-# %% ../nbs/api/66_checking.ipynb #2a8f6a9f
+# %% ../nbs/api/66_checking.ipynb #acc2d56d
 import csv
-import os
+import errno
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -187,6 +187,12 @@ def write_manifest(folder: Path, rows: list[Row]) -> None:
     with written(Path(folder)/MANIFEST) as part, open(part, "w", newline="", encoding="utf-8") as f: csv.writer(f).writerows([Row._fields, *rows])
 
 
+def _keep(folder, rows):
+    "Write the manifest, unless the folder is marked as not to be written to, even for one who could."
+    if not folder.stat().st_mode & 0o222: raise PermissionError(errno.EACCES, "the folder is read-only")
+    write_manifest(folder, rows)
+
+
 def check_dataset(
     name: str,  # one of `DATASETS`, or folder:PATH
     folder: Path,  # where it is
@@ -199,7 +205,7 @@ def check_dataset(
     shards = {r.image: r._asdict() for r in Files(folder, walk=True).rows.values() if r.shard}
     rows = [r._replace(**{k: shards[r.image][k] for k in ("shard", "image_at", "label_at")}) if r.image in shards else r for r in rows]
     report = Report(name, folder, rows, [p.split for p in pairs])
-    try: write_manifest(folder, rows)
+    try: _keep(folder, rows)
     except OSError as e: report.kept = f"the manifest was not kept ({e.strerror}: {folder}): loaders will look for themselves"
     return report
 

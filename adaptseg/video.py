@@ -67,7 +67,8 @@ def write_video(
             for frame in frames:
                 if size is None: stream, size = _stream(video, frame, rate), frame.shape
                 if frame.shape != size: raise ValueError(f"expected frames of one size, found {size[1]}x{size[0]} and {frame.shape[1]}x{frame.shape[0]}")
-                video.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+                even = np.pad(frame, ((0, size[0] % 2), (0, size[1] % 2), (0, 0)), "edge")
+                video.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
                 n += 1
             if not n: raise ValueError(f"there is no frame to write to {path}")
             video.mux(stream.encode())
