@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OFFICIAL', 'BSDS500', 'DATASETS', 'dataset', 'Pair', 'look', 'Report', 'find_pairs', 'write_manifest',
-           'check_dataset', 'found_datasets']
+           'check_dataset', 'known_report', 'found_datasets']
 
 # %% ../nbs/api/66_checking.ipynb #acc2d56d
 import csv
@@ -23,7 +23,7 @@ from .labels import read_image, read_label
 from .parallel import each
 from .runs import written
 from .segment_scores import read_truths
-from .splits import MANIFEST, Packed, Row, manifest_fingerprint, tolerated
+from .splits import MANIFEST, Packed, Row, manifest_fingerprint, read_manifest, tolerated
 
 # %% ../nbs/api/66_checking.ipynb #61ce83dc
 OFFICIAL = {  # images of each split, or of all of them together
@@ -164,11 +164,15 @@ def _blank_note(report):
     blank = [r.label for r in report.rows if ids and r.label and r.ids and not any(ids.ids.get(i) for i in r.pixels)]
     if blank: yield f"{len(blank)} label maps have no pixel of any class, such as {_some(blank, 2)}"
 
-# %% ../nbs/api/66_checking.ipynb #1d3f21fc
-def find_pairs(domain: Domain, folder: Path) -> list[Pair]:
+# %% ../nbs/api/66_checking.ipynb #13d556ca
+def find_pairs(
+    domain: Domain,
+    folder: Path,  # of the dataset
+    walk: bool = True,  # on the disk; False: in its manifest
+) -> list[Pair]:
     "Everything in a dataset's folder, matched by key, split by split."
     if not Path(folder).is_dir(): raise FileNotFoundError(f"{domain.name}: there is no folder {folder}: expected {domain.layout} in it")
-    files, pairs = Files(Path(folder), walk=True), []
+    files, pairs = Files(Path(folder), walk), []
     for split in domain.splits:
         try: images, maps = _both(domain, files, split)
         except FileNotFoundError: continue
@@ -208,6 +212,16 @@ def check_dataset(
     try: _keep(folder, rows)
     except OSError as e: report.kept = f"the manifest was not kept ({e.strerror}: {folder}): loaders will look for themselves"
     return report
+
+def known_report(
+    name: str,  # one of `DATASETS`, or folder:PATH
+    folder: Path,
+) -> Report | None:  # None where the dataset was never checked
+    "What the last check found, from the manifest."
+    if read_manifest(folder) is None: return None
+    domain, folder = dataset(name), Path(folder)
+    rows, pairs = Files(folder).rows, find_pairs(domain, folder, walk=False)
+    return Report(name, folder, [rows[p.image] for p in pairs if p.image], [p.split for p in pairs if p.image])
 
 # %% ../nbs/api/66_checking.ipynb #f20ca75d
 def found_datasets(data_root: Path) -> dict[str, Path]:

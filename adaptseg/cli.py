@@ -4,14 +4,17 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'train_command', 'segment_command', 'evaluate_command', 'experiments_command', 'compare_command',
-           'demo_command', 'table_command', 'parser', 'main']
+           'dataset_command', 'demo_command', 'table_command', 'parser', 'main']
 
-# %% ../nbs/api/91_cli.ipynb #937402fa
+# %% ../nbs/api/91_cli.ipynb #3bdb33b0
 import argparse
+import sys
 from pathlib import Path
 
 from .compare import CompareJob, chosen_runs, compare_job
 from .evaluating import EvaluateJob, check_out, evaluate_job
+from .dataset_report import DatasetJob, dataset_job, open_dataset
+from .doctor import doctor
 from .experiments import ExperimentsJob, experiments_job
 from .notebooks import NotebookFailed, given, run_notebook
 from .presets import Config, make_config, resolve
@@ -56,6 +59,14 @@ def compare_command(parameters: dict) -> Path:  # folder of the picture and the 
     resolve(job.out).mkdir(parents=True, exist_ok=True)
     return run_notebook("compare", resolve(job.out), {k: getattr(job, k) for k in given(parameters)})
 
+# %% ../nbs/api/91_cli.ipynb #b8095c54
+def dataset_command(parameters: dict) -> Path:  # folder of the pictures
+    "`adaptseg dataset`: find the dataset, then run nbs/dataset.ipynb."
+    job = dataset_job(**given(parameters))
+    open_dataset(job)
+    job.path.mkdir(parents=True, exist_ok=True)
+    return run_notebook("dataset", job.path, {k: getattr(job, k) for k in given(parameters)})
+
 # %% ../nbs/api/91_cli.ipynb #0055db90
 def demo_command(parameters: dict) -> Path:  # the comparison picture
     "`adaptseg demo`: source-only and adapted on the sample domains, compared."
@@ -87,14 +98,20 @@ def parser() -> argparse.ArgumentParser:
     commands = p.add_subparsers(dest="command", required=True)
     for name, kind, text in (("train", Config, "train and adapt one pair of domains (nbs/train.ipynb)"), ("demo", Config, "source-only and adapted on the sample domains, compared"),
                              ("segment", SegmentJob, "segment images without labels (nbs/segment.ipynb)"), ("experiments", ExperimentsJob, "the report's five experiments (nbs/experiments.ipynb)"),
+                             ("dataset", DatasetJob, "what a dataset shows and holds, and what is odd (nbs/dataset.ipynb)"),
                              ("evaluate", EvaluateJob, "a run or a weight file on any domain (nbs/evaluate.ipynb)"), ("compare", CompareJob, "runs side by side, tables over seeds (nbs/compare.ipynb)")):
         c = commands.add_parser(name, help=text, epilog="Parameters: " + ", ".join(kind.model_fields))
         c.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters", help="a parameter of the notebook, as for papermill")
     commands.add_parser("table", help="scores of finished runs, mean and deviation over seeds").add_argument("folder", nargs="?", default="runs")
+    d = commands.add_parser("doctor", help="what this machine has; every dataset read to the end")
+    d.add_argument("names", nargs="*", metavar="DATASET", help="such as gta5 or folder:PATH; all below the data root unless given")
+    d.add_argument("--data-root", default="data")
+    d.add_argument("--jobs", type=int, help="processes (one a core)")
     return p
 
 
-COMMANDS = {"train": train_command, "demo": demo_command, "segment": segment_command, "evaluate": evaluate_command, "experiments": experiments_command, "compare": compare_command}
+COMMANDS = {"train": train_command, "demo": demo_command, "segment": segment_command, "evaluate": evaluate_command, "experiments": experiments_command, "compare": compare_command,
+            "dataset": dataset_command}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -102,5 +119,6 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     try:
         if args.command == "table": table_command(args.folder)
+        elif args.command == "doctor": sys.exit(0 if doctor(args.names, args.data_root, args.jobs) else 1)
         else: COMMANDS[args.command](dict(args.parameters))
     except (ValueError, OSError, NotebookFailed) as e: raise SystemExit(f"adaptseg {args.command}: {e}") from None
