@@ -202,6 +202,7 @@ def publish(target: Path, overwrite: bool = False) -> Path:
     "`part_of(target)` becomes the target."
     check_target(target, overwrite)
     old = target.with_name(f".{target.name}.old")
+    for half in part_of(target).rglob(".*.part"): half.unlink()  # of a process that was killed
     if target.exists() or target.is_symlink(): target.rename(old)
     part_of(target).rename(target)
     if old.is_symlink(): old.unlink()

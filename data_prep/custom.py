@@ -1,7 +1,9 @@
 """A dataset of one's own: a folder of images, perhaps one of label maps, and a table of what their ids or colours mean."""
 import argparse
+import csv
 import re
 import shutil
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -45,8 +47,8 @@ def pictures(folder: Path, ends=IMAGES) -> dict[str, Path]:
 
 def matched(images: dict, labels: dict) -> tuple[dict, str]:  # image key -> label path, and what the labels' names have more
     "Label maps by the key of their image; the names may be longer by one common ending, such as _labelIds."
-    first = next(iter(images))
-    more = min((k[len(first):] for k in labels if k.startswith(first)), key=len, default="")
+    endings = Counter(k[len(image):] for image in list(images)[:50] for k in labels if k.startswith(image))
+    more = max(endings, key=lambda e: (endings[e], -len(e)), default="")
     return {k.removesuffix(more): p for k, p in labels.items() if k.endswith(more)}, more
 
 
@@ -80,8 +82,9 @@ def find(args) -> tuple:  # images, labels, (IdTable, ClassSet) or None, ending
     if len(args.source) not in (1, 3): raise ValueError("expected IMAGES, or IMAGES LABELS ids.csv")
     images = pictures(args.source[0])
     if not images: raise ValueError(f"{args.source[0]} holds no images ({', '.join(IMAGES)})")
-    names = [f"{split_of(list(images), args.val)[k]}/{flat(k)}" for k in images]
-    if twice := {n for n in names if names.count(n) > 1} if len(set(names)) < len(names) else (): raise ValueError(f"two images would be called {min(twice)}: rename one")
+    splits = split_of(list(images), args.val)
+    twice = [name for name, n in Counter(f"{splits[k]}/{flat(k)}" for k in images).items() if n > 1]
+    if twice: raise ValueError(f"two images would be called {twice[0]}: rename one")
     if len(args.source) == 1: return images, {}, None, ""
     labels, more = matched(images, pictures(args.source[1], (".png",)))
     alone, orphans = sorted(images.keys() - labels.keys()), sorted(labels.keys() - images.keys())
@@ -93,7 +96,7 @@ def find(args) -> tuple:  # images, labels, (IdTable, ClassSet) or None, ending
 def describe(images, labels, table, more, splits) -> str:
     "What --dry-run shows."
     sizes = {read_image(p).size for p in list(images.values())[:20]}
-    lines = [f"{len(images)} images, of {', '.join(f'{w}x{h}' for w, h in sorted(sizes))} (the first 20)", *(f"  {s}: {n}" for s, n in count(splits.values()).items())]
+    lines = [f"{len(images)} images, of {', '.join(f'{w}x{h}' for w, h in sorted(sizes))} (the first 20)", *(f"  {s}: {n}" for s, n in Counter(splits.values()).items())]
     if not table: return "\n".join([*lines, "no label maps: a target"])
     pairs = [k for k in images if k in labels]
     lines += [f"{len(labels)} label maps, {len(pairs)} with an image" + (f"; names end in {more!r}" if more else "")]
@@ -103,20 +106,13 @@ def describe(images, labels, table, more, splits) -> str:
     return "\n".join([*lines, f"classes: {', '.join(table[1].names)}"])
 
 
-def count(values) -> dict:
-    "How often each value occurs."
-    values = list(values)
-    return {v: values.count(v) for v in dict.fromkeys(values)}
-
-
 def is_colour(path: Path) -> bool:
     "Is a label map painted, rather than made of ids?"
-    with Image.open(path) as image: return image.mode in ("RGB", "RGBA") and image.info.get("bits", 8) == 8 and len(image.getbands()) >= 3
+    with Image.open(path) as image: return image.mode in ("RGB", "RGBA")
 
 
 def colour_table(path: Path) -> dict[int, int]:
     "Colour as one number -> id; an error where two ids share a colour and differ in name."
-    import csv
     table, names = {}, {}
     with open(path, newline="", encoding="utf-8-sig") as f:
         for row in csv.DictReader(f):

@@ -1,13 +1,14 @@
 """IITK: fixed campus cameras, each given as a video or as a folder of frames; yours can take their place."""
 import argparse
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from adaptseg.archives import whole_file
+from adaptseg.archives import gather, whole_file
 from adaptseg.domains import IMAGES
 from adaptseg.labels import read_image
 from adaptseg.parallel import each
@@ -40,7 +41,6 @@ def fill(recipe: Recipe, args: argparse.Namespace, part: Path) -> None:
 
 def sorted_already(args, part) -> None:
     "A folder in the very layout, copied."
-    from adaptseg.archives import gather
     gather(args.source[0], part, place, args.link, args.jobs)
 
 
@@ -56,6 +56,7 @@ def one_camera(part: Path, options: dict, camera) -> None:
     folder = part / "leftImg8bit"
     done = folder / f".camera{number}"  # written last: a camera that was stopped begins again
     if done.is_file() and done.read_text() == f"{source} {options}": return
+    for split in ("all", "train", "val"): shutil.rmtree(folder / split / f"camera{number}", ignore_errors=True)
     kept, last = [], None
     for index, frame in frames(source, options):
         if options["still"] is not None and last is not None and change(last, rgb(frame)) < options["still"]: continue
@@ -96,10 +97,10 @@ def write_frame(folder: Path, index: int, frame) -> Path:
 
 
 def settle(folder: Path) -> None:
-    "Marks of finished cameras go; leftovers of a camera that was stopped went when it began again."
+    "Marks of finished cameras go."
     for mark in (folder / "leftImg8bit").glob(".camera*"): mark.unlink()
     if (rest := folder / "leftImg8bit" / "all").is_dir(): rest.rmdir()
 
 
-RECIPE = Recipe("iitk", OFFERED, place, settle, arguments=arguments, fill=fill)
+RECIPE = Recipe("iitk", OFFERED, place, settle, arguments=arguments, fill=fill, counted=False)
 if __name__ == "__main__": run(RECIPE)

@@ -26,6 +26,7 @@ class Recipe:
     offered: str  # where it is to be had and under which terms, for a person
     place: Callable[[str], str | None] = nothing  # name in a source -> path in the dataset, or None for what is left out
     settle: Callable[[Path], None] = nothing  # finishes what was unpacked into a folder
+    counted: bool = True  # is it an error if there are not as many images as officially offered?
     missing: Callable[[Report], str] = lambda report: ""  # which downloads the missing images would come from
     arguments: Callable[[argparse.ArgumentParser], None] = nothing  # further options
     fill: Callable | None = None  # (recipe, args, folder): in place of unpacking every source
@@ -72,8 +73,7 @@ def act(recipe: Recipe, args: argparse.Namespace) -> bool:  # is all well?
     if args.source: reports.append(prepare(recipe, name, folder, args))
     elif args.check: reports.append(check_dataset(name, folder, args.jobs))
     if args.resize or args.shards:
-        again = args.overwrite and not args.source  # with a source it is the dataset that is replaced, and its copies with it
-        reports.append(make_copy(name, folder, args.resize, args.shards, args.jobs, again or bool(args.source and args.overwrite)))
+        reports.append(make_copy(name, folder, args.resize, args.shards, args.jobs, args.overwrite))
     for report in reports: print(report)
     return not any(r.wrong for r in reports)
 
@@ -119,7 +119,7 @@ def inspect(recipe: Recipe, report: Report, part: Path, partial: bool) -> Report
     if report.wrong and not partial:
         for row in report.wrong: remove_broken(part, row)
         raise ValueError(f"{len(report.wrong)} files or pairs are not right:\n{report}\n{advice}")
-    if not report.whole and not partial: raise ValueError(f"something is missing:\n{report}\n{recipe.missing(report)}Give all downloads, or --partial if these are meant to be all. {kept}")
+    if recipe.counted and not (report.whole or partial): raise ValueError(f"something is missing:\n{report}\n{recipe.missing(report)}Give all downloads, or --partial if these are meant to be all. {kept}")
     return leave_out(report, part) if report.wrong else report
 
 
