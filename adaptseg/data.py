@@ -37,7 +37,8 @@ def normalise(
 ) -> Tensor:  # (..., 3, H, W) float32
     "What the network's first layer wants to see."
     mean, std = _affine(mode, image)
-    return ((image.flip(-3) if mode == "caffe" else image).float() - mean) / std
+    x = (image.flip(-3) if mode == "caffe" else image).to(torch.float32, copy=True).sub_(mean)
+    return x if mode == "caffe" else x.div_(std)
 
 
 def denormalise(

@@ -29,8 +29,8 @@ class Domain:
     find: Callable # (Files, split, labels wanted) -> {key: image path}, {key: label path} or None
     splits: tuple = ("train", "val") # the splits that it may have
 
-# %% ../nbs/api/02_domains.ipynb #fbb8f423
-IMAGES = (".png", ".jpg", ".jpeg")
+# %% ../nbs/api/02_domains.ipynb #b3d39bdd
+IMAGES = (".png", ".jpg", ".jpeg", ".tif")
 
 def list_files(folder: Path, # where to look
                pattern: str = "*", # which files, as for Path.glob
@@ -116,7 +116,7 @@ def _held_out(folder: Path, split: str, images: dict) -> set:
 # %% ../nbs/api/02_domains.ipynb #af1b8e82
 def _find_cityscapes(files: Files, split: str, labels: bool):
     "A folder for each city."
-    images = files.under(f"leftImg8bit/{split}", "*/*", ("_leftimg8bit.png",))
+    images = files.under(f"leftImg8bit/{split}", "*/*", ("_leftimg8bit.png", "_leftimg8bit.tif"))
     if not labels or split == "test": return images, None
     return images, files.under(f"gtFine/{split}", "*/*", ("_gtfine_labelids.png",))
 
