@@ -134,7 +134,7 @@ def unpack(
     todo = [found[p] for p in _missing(folder, {e.path: e.size for e in found.values()})]
     check_room(folder, sum(e.size for e in todo))
     if archive.name.lower().endswith(".zip"):
-        step = 50
+        step = max(50, len(todo) // 100)
         each(partial(_unzip, archive, folder), [todo[i:i + step] for i in range(0, len(todo), step)], jobs, archive.name)
     elif todo: _untar(archive, folder, {e.name: e for e in todo})
     return len(found)

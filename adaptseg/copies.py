@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from warnings import warn
 
-from .domains import find_items, get_domain
-from .splits import Item, Split, manifest_fingerprint, read_manifest
+from .domains import get_domain
+from .splits import Item, Split, check_split, manifest_fingerprint, place, read_manifest
 
 # %% ../nbs/api/11_copies.ipynb #dffdf145
 RECIPE = "copy.json"  # in a copy's folder: of what, and how, it was made
@@ -33,17 +33,19 @@ def read_copy(
 ) -> Split:  # the same images, from copies where there are some
     "What training reads in a split's place."
     folders = [(name, Path(data_root) / get_domain(name).folder) for name in split.name.split("+")]
-    members = tuple(_member(items, name, folder, size, split.split) for (name, folder), items in zip(folders, split.members))
-    return replace(split, members=members)
+    members = tuple(_member(items, folder, copy_folder(folder, size)) for (_, folder), items in zip(folders, split.members))
+    return split if members == split.members else check_split(replace(split, members=members))
 
 
-def _member(items: tuple[Item, ...], name: str, folder: Path, size, split: str) -> tuple[Item, ...]:
-    copy = copy_folder(folder, size)
+def _member(items: tuple[Item, ...], folder: Path, copy: Path) -> tuple[Item, ...]:
     if not (copy / RECIPE).is_file(): return items
-    original = read_manifest(folder)
-    if original is None or json.loads((copy / RECIPE).read_text())["of"] != manifest_fingerprint(original):
-        warn(f"{copy} is not used: it was made of other files than those in {folder}. Make it again: --resize {size[1]}x{size[0]} --overwrite")
+    original, stem = read_manifest(folder), lambda row: Path(row.image).with_suffix("")
+    rows = {stem(row): row for row in read_manifest(copy) or ()}
+    if original is None or json.loads((copy / RECIPE).read_text())["of"] != manifest_fingerprint(original) or any(stem(i.row) not in rows for i in items):
+        warn(f"{copy} is not used: it was made of other files than those in {folder}. Make it again: --resize {copy.parent.name} --overwrite")
         return items
-    stem = lambda item: Path(item.row.image).with_suffix("")
-    copies = {stem(i): i for i in find_items(replace(get_domain(name), folder=copy.absolute()), split, copy.parent, items[0].label is not None)}
-    return tuple(copies[stem(i)] for i in items)
+    return tuple(_in_copy(item, copy, rows[stem(item.row)]) for item in items)
+
+
+def _in_copy(item: Item, copy: Path, row) -> Item:
+    return replace(item, image=place(copy, row, "image"), label=item.label and place(copy, row, "label"), row=row)

@@ -24,7 +24,7 @@ def each(
 ) -> list:  # the results, in order
     "Call a function on every item."
     jobs, items = min(jobs or cores(), len(items)), list(items)
-    bar = partial(tqdm, total=len(items), desc=title, disable=None, unit="file", smoothing=0.05)
+    bar = partial(tqdm, total=len(items), desc=title, disable=None, smoothing=0.05)
     if jobs < 2: return [function(item) for item in bar(items)]
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
     pool = ProcessPoolExecutor(jobs, context)

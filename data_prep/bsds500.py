@@ -12,7 +12,7 @@ For non-commercial research and education.
 
 def place(name: str) -> str | None:
     "BSDS500/data/images/train/ID.jpg and BSDS500/data/groundTruth/train/ID.mat, below whatever folder."
-    found = re.search(r"(?:^|/)((?:images/(?:train|val|test)/[^/]+\.jpg|groundTruth/(?:train|val|test)/[^/]+\.mat))$", name)
+    found = re.search(r"(?:^|/)(images/(?:train|val|test)/[^/.]+\.jpg|groundTruth/(?:train|val|test)/[^/.]+\.mat)$", name)
     return found and found[1]
 
 

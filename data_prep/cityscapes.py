@@ -12,7 +12,7 @@ Offered at www.cityscapes-dataset.com after registration: leftImg8bit_trainvalte
 
 def place(name: str) -> str | None:
     "Images, and label maps of ids; the other forms of the labels and what is beyond train, val and test are left out."
-    found = re.search(r"(?:^|/)((?:leftImg8bit/(?:train|val|test)/[^/]+/[^/]+_leftImg8bit|gtFine/(?:train|val|test)/[^/]+/[^/]+_gtFine_labelIds)\.png)$", name)
+    found = re.search(r"(?:^|/)((?:leftImg8bit/(?:train|val|test)/[^/]+/[^/.][^/]*_leftImg8bit|gtFine/(?:train|val|test)/[^/]+/[^/.][^/]*_gtFine_labelIds)\.png)$", name)
     return found and found[1]
 
 

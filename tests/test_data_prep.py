@@ -20,7 +20,8 @@ from adaptseg.checking import check_dataset, known_report
 from adaptseg.domains import load_split
 from adaptseg.labels import read_label
 from adaptseg.presets import make_config
-from adaptseg.segmenting import find_images, segment_images, segment_job
+from adaptseg.samples import write_samples
+from adaptseg.segmenting import find_images, segment_job
 from adaptseg.segment_scores import read_truths
 from adaptseg.splits import fingerprint, load_label, read_manifest
 from adaptseg.training import fit
@@ -429,6 +430,16 @@ def test_check_finds_what_went_wrong_later(tmp_path, capsys):
     assert len(load_split("gta5", "train", tmp_path / "data")) == 7
 
 
+@pytest.mark.parametrize("domain, beside", [("gta5", "cityscapes"), ("iitk", None)])
+def test_dataset_notebook(tmp_path, domain, beside):
+    root = write_samples(tmp_path / "data", size=(64, 128), n_gta5=(4, 1), n_cityscapes=(3, 1), n_iitk=(2, 1))
+    shutil.rmtree(root / "IITK/sampleLabels")
+    args = [a for k, v in dict(domain=domain, beside=beside, data_root=root, out=tmp_path / "out").items() if v for a in ("-p", k, str(v))]
+    done = subprocess.run([sys.executable, "-c", "from adaptseg.cli import main; main()", "dataset", *args], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and ("no labels, no classes" in done.stdout) == (beside is None), done.stderr[-2000:]
+    assert {p.name for p in (tmp_path / f"out/{domain}-train").iterdir()} == {"dataset.ipynb", "pictures.png", "odd.png"} | ({"classes.png"} if beside else set())
+
+
 # Copies
 
 def trained(tmp, root, name):
@@ -451,6 +462,10 @@ def test_training_from_copies_gives_the_same_weights(tmp_path):
     shards, config3 = trained(tmp_path, data, "shards")
     assert shards == originals and config3["copies"] == ["gta5", "cityscapes"]
     assert prepare("gta5", "--check", "--out", data / "64x32") == 0
+    (data / "GTA5/val.txt").write_text("00001\n")
+    assert trained(tmp_path, data, "held out")[1]["copies"] == ["gta5", "cityscapes"], "val.txt came after the copy"
+    assert prepare("gta5", *gta5_archives(tmp_path, 6), "--out", data, "--partial", "--overwrite") == 0
+    with pytest.warns(UserWarning, match="64x32/GTA5 is not used: it was made of other files"): assert trained(tmp_path, data, "stale")[1]["copies"] == ["cityscapes"]
 
 
 def test_webdataset_reads_the_shards(tmp_path):
