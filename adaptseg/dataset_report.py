@@ -140,5 +140,5 @@ def pictures(
     "Images, and their label maps where they have some, row by row."
     columns = {"image": [np.array(read_image(i.image)) for i in items.values()]}
     if split.labelled: columns["label map"] = [load_label(i, split.classes) for i in items.values()]
-    captions = {"image": [f"{item.image.stem}: {title}" if title != item.image.stem else title for title, item in items.items()]}
+    captions = {"image": [title if title.endswith(item.image.stem) else f"{item.image.stem}: {title}" for title, item in items.items()]}
     return comparison(columns, split.classes, captions=captions, width=9 if split.labelled else 5)
