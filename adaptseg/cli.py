@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'train_command', 'segment_command', 'evaluate_command', 'experiments_command', 'compare_command',
-           'dataset_command', 'demo_command', 'table_command', 'parser', 'main']
+           'dataset_command', 'demo_command', 'table_command', 'video_command', 'parser', 'main']
 
 # %% ../nbs/api/91_cli.ipynb #3bdb33b0
 import argparse
@@ -15,7 +15,9 @@ from .compare import CompareJob, chosen_runs, compare_job
 from .evaluating import EvaluateJob, check_out, evaluate_job
 from .dataset_report import DatasetJob, dataset_job, open_dataset
 from .doctor import doctor
+from .evaluate import Predictor
 from .experiments import ExperimentsJob, experiments_job
+from .filming import film
 from .notebooks import NotebookFailed, given, run_notebook
 from .presets import Config, make_config, resolve
 from .runs import Run, check_free, differences, run_path
@@ -91,6 +93,12 @@ def table_command(folder: str) -> None:
     if not runs: raise FileNotFoundError(f"there is no finished run below {folder}: expected {folder}/<source>2<target>/<method>-s<seed>")
     print(summary_table(runs))
 
+# %% ../nbs/api/91_cli.ipynb #342d1a27
+def video_command(args: argparse.Namespace) -> None:
+    "`adaptseg video`: segment every frame, count the selected objects."
+    table = film(Predictor.load(args.weights, args.size, args.device), Path(args.source), Path(args.out), args.rate)
+    print(f"{args.out}: {len(table)} frames, {table['second'].iloc[-1]:.1f} s; counts in {Path(args.out).with_suffix('.csv')}, chart in {Path(args.out).with_suffix('.png')}")
+
 # %% ../nbs/api/91_cli.ipynb #fdbe1541
 def parser() -> argparse.ArgumentParser:
     "The command line of `adaptseg`."
@@ -103,6 +111,13 @@ def parser() -> argparse.ArgumentParser:
         c = commands.add_parser(name, help=text, epilog="Parameters: " + ", ".join(kind.model_fields))
         c.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters", help="a parameter of the notebook, as for papermill")
     commands.add_parser("table", help="scores of finished runs, mean and deviation over seeds").add_argument("folder", nargs="?", default="runs")
+    v = commands.add_parser("video", help="segment a video or a folder of frames: mp4, counts of the selected objects, chart")
+    v.add_argument("source", metavar="IN", help="a video, or a folder of frames")
+    v.add_argument("out", metavar="OUT", help="the .mp4; a .csv and a .png go beside it")
+    v.add_argument("--weights", required=True, help="a run's folder, a weight file, its address, or a released name")
+    v.add_argument("--rate", type=float, help="frames a second taken from a video (all), or that a folder holds (1)")
+    v.add_argument("--size", help="network input such as 1024x512; the run's target size")
+    v.add_argument("--device", default="auto")
     d = commands.add_parser("doctor", help="what this machine has; every dataset read to the end")
     d.add_argument("names", nargs="*", metavar="DATASET", help="such as gta5 or folder:PATH; all below the data root unless given")
     d.add_argument("--data-root", default="data")
@@ -119,6 +134,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     try:
         if args.command == "table": table_command(args.folder)
+        elif args.command == "video": video_command(args)
         elif args.command == "doctor": sys.exit(0 if doctor(args.names, args.data_root, args.jobs) else 1)
         else: COMMANDS[args.command](dict(args.parameters))
     except (ValueError, OSError, NotebookFailed) as e: raise SystemExit(f"adaptseg {args.command}: {e}") from None

@@ -1,4 +1,5 @@
 """From downloads in their genuine form to a dataset that trains, and everything that can go wrong on the way."""
+import csv
 import io
 import os
 import shutil
@@ -26,7 +27,7 @@ from adaptseg.segment_scores import read_truths, segment_scores
 from adaptseg.segmenter import Segmenter
 from adaptseg.splits import fingerprint, load_label, read_manifest
 from adaptseg.training import fit
-from adaptseg.video import write_video
+from adaptseg.video import read_frames, write_video
 from test_labels import png16
 
 ROOT = Path(__file__).parents[1]
@@ -248,6 +249,19 @@ def test_iitk_from_videos_and_frames(tmp_path):
     (tmp_path / "half.mp4").write_bytes((tmp_path / "gate.mp4").read_bytes()[:2000])
     refused("half.mp4: cannot be decoded", "iitk", tmp_path / "half.mp4", "--out", tmp_path / "none")
     refused("neither a video nor a folder", "iitk", tmp_path / "01_images.zip", "--out", tmp_path / "none")
+
+
+def test_adaptseg_video(tmp_path):
+    root = write_samples(tmp_path / "data", size=(64, 128), n_gta5=(4, 1), n_cityscapes=(3, 1), n_iitk=(4, 1))
+    run = two_steps("gta5", "iitk", root, tmp_path)[0]
+    for source, extra in ((film(tmp_path / "gate.mp4"), ("--rate", "1")), (root / "IITK/leftImg8bit/train/camera1/JPEGImages", ("--rate", "2"))):
+        out = tmp_path / f"{source.stem}-seen.mp4"
+        done = subprocess.run([sys.executable, "-c", "from adaptseg.cli import main; main()", "video", str(source), str(out), "--weights", str(run.path), *extra], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0 and out.with_suffix(".png").is_file(), done.stderr[-2000:]
+        with open(out.with_suffix(".csv"), newline="") as f: rows = list(csv.DictReader(f))
+        seconds = [float(r["second"]) for r in rows]
+        assert seconds == ([0, 1, 2, 3, 4, 5] if source.suffix else [0, .5, 1, 1.5]) and {"person", "person %", "car"} <= rows[0].keys()
+        assert len(list(read_frames(out))) == len(rows)
 
 
 def test_video_command(tmp_path):
