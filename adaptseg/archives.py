@@ -167,7 +167,7 @@ def gather(
     "Copy what is wanted of a folder and not yet there."
     found = {}
     for path in sorted(p for p in Path(source).rglob("*") if p.is_file()):
-        to = place(unicodedata.normalize("NFC", path.relative_to(source).as_posix()))
+        to = place(unicodedata.normalize("NFC", path.relative_to(source).as_posix().replace("\\", "/")))
         if to is None: continue
         if to in found: raise ValueError(f"{path} and {found[to]} are both {to}: give a folder that holds the dataset once")
         found[to] = path
