@@ -60,6 +60,7 @@ def run(recipe: Recipe, argv: list[str] | None = None) -> None:
     args = parser(recipe).parse_args(argv)
     try: ok = act(recipe, args)
     except (ValueError, OSError) as e: raise SystemExit(f"data_prep.{recipe.name}: {e}") from None
+    except KeyboardInterrupt: raise SystemExit(f"data_prep.{recipe.name}: stopped; calling again goes on") from None
     raise SystemExit(0 if ok else 1)
 
 
@@ -88,10 +89,11 @@ def prepare(recipe: Recipe, name: str, folder: Path, args: argparse.Namespace) -
     try:
         (recipe.fill or unpack_all)(recipe, args, part)
         recipe.settle(part)
+        report = check_at(name, folder, part, args.jobs)
     except OSError as e:
         if e.errno == errno.ENOSPC: raise OSError(e.errno, f"the disk is full ({e.strerror}); {folder} is as it was. What is unpacked is kept in {part}: free some room and call again, or remove it") from None
         raise
-    report = inspect(recipe, check_at(name, folder, part, args.jobs), part, args.partial)
+    report = inspect(recipe, report, part, args.partial)
     publish(folder, args.overwrite)
     report.folder = folder
     return report
