@@ -308,6 +308,9 @@ def test_custom_in_another_alphabet(tmp_path, painted, capsys):
 def test_custom_says_what_does_not_fit(tmp_path):
     images, labels, table = own(tmp_path)
     (labels / "вечер_mask.png").unlink()
+    (tmp_path / "data/.custom.part").mkdir(parents=True)
+    (tmp_path / "data/.custom.part/kept").touch()
+    assert prepare("custom", images, labels, table, "--out", tmp_path / "data", "--dry-run") == 0 and (tmp_path / "data/.custom.part/kept").exists()
     refused("1 images have no label map (вечер)", "custom", images, labels, table, "--out", tmp_path / "data")
     assert prepare("custom", images, labels, table, "--out", tmp_path / "data", "--partial") == 0
     assert prepare("custom", images, "--name", "target", "--out", tmp_path / "data") == 0
