@@ -147,7 +147,8 @@ def _counts_note(report):
 def _sizes_note(report):
     sizes = Counter((r.width, r.height) for r in report.rows if r.width)
     if len(sizes) > 1: yield "sizes: " + _some((f"{w}x{h} ({n:,})" for (w, h), n in sizes.most_common()), 6)
-    if odd := [r for r in report.rows if r.problem.startswith("sizes") and r not in report.wrong]: yield f"{len(odd)} pairs of unequal size, which loaders leave out: {_some(r.image for r in odd)}"
+    odd = [] if report.wrong else [r for r in report.rows if r.problem]  # only such as are tolerated
+    if odd: yield f"{len(odd)} pairs of unequal size, which loaders leave out: {_some(r.image for r in odd)}"
 
 
 def _twins_note(report):

@@ -4,7 +4,6 @@ import csv
 import re
 import shutil
 from collections import Counter
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -71,7 +70,6 @@ def fill(recipe: Recipe, args: argparse.Namespace, part: Path) -> None:
     splits = split_of(list(images), args.val)
     if args.dry_run:
         print(describe(images, labels, table, more, splits))
-        with suppress(OSError): part.rmdir()  # not empty: an interrupted preparation, which stays
         raise SystemExit(0)
     colours = colour_table(args.source[2]) if table else None
     each(partial(bring, part, colours), [(images[k], labels.get(k), splits[k], flat(k)) for k in images], args.jobs, args.name)

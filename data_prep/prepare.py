@@ -3,6 +3,7 @@ import argparse
 import errno
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -93,6 +94,8 @@ def prepare(recipe: Recipe, name: str, folder: Path, args: argparse.Namespace) -
     except OSError as e:
         if e.errno == errno.ENOSPC: raise OSError(e.errno, f"the disk is full ({e.strerror}); {folder} is as it was. What is unpacked is kept in {part}: free some room and call again, or remove it") from None
         raise
+    finally:
+        with suppress(OSError): part.rmdir()  # if nothing came of it
     report = inspect(recipe, report, part, args.partial)
     publish(folder, args.overwrite)
     report.folder = folder
@@ -133,12 +136,12 @@ def remove_broken(part: Path, row) -> None:
 
 def leave_out(report: Report, part: Path) -> Report:
     "Remove what is not right, and say so."
-    wrong = report.wrong
+    wrong = dict.fromkeys(report.wrong)
     for row in wrong:
         for name in filter(None, (row.image, row.label)): (part / name).unlink(missing_ok=True)
     kept = [(r, s) for r, s in zip(report.rows, report.splits) if r not in wrong]
     if not kept: raise ValueError(f"nothing whole was found:\n{report}")
     report.rows, report.splits = map(list, zip(*kept))
     write_manifest(part, report.rows)
-    print(f"left out {len(wrong)}: " + ", ".join(r.image or r.label for r in wrong[:10]), file=sys.stderr)
+    print(f"left out {len(wrong)}: " + ", ".join([r.image or r.label for r in wrong][:10]), file=sys.stderr)
     return report
