@@ -155,6 +155,18 @@ class Predictor:
         wide = upsample(self.evidence(x), size)[0]
         return wide.softmax(0) if self.plain else wide
 
+    def with_confidence(
+        self,
+        image,  # as for a call
+        size: tuple[int, int],  # (height, width) of the second map
+    ) -> tuple[np.ndarray, np.ndarray]:  # (H, W) uint8 train ids, (height, width) float32: the largest probability, 0..1
+        "One look for both: a label map of the image's size, and how sure the network is."
+        x, full = self._input(image)
+        evidence = self.evidence(x)
+        wide = upsample(evidence, size)[0]
+        sure = (wide.softmax(0) if self.plain else wide).amax(0)
+        return predict_labels(evidence, full)[0].to(torch.uint8).cpu().numpy(), sure.float().cpu().numpy()
+
 # %% ../nbs/api/50_evaluate.ipynb #ae6a2e43
 def predictions(
     predictor: Predictor,

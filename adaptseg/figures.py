@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'RIGHT', 'WRONG', 'IGNORED', 'GAP', 'TITLE', 'SIDE', 'LINE', 'new_figure', 'save_figure', 'blend',
-           'error_map', 'legend_entries', 'draw_legend', 'legend_columns', 'as_map', 'painted', 'check_grid',
-           'row_aspect', 'draw_cell', 'draw_title', 'comparison', 'contact_sheet', 'show_batch']
+           'paint_classes', 'error_map', 'legend_entries', 'draw_legend', 'legend_columns', 'as_map', 'painted',
+           'check_grid', 'row_aspect', 'draw_cell', 'draw_title', 'comparison', 'contact_sheet', 'show_batch']
 
 # %% ../nbs/api/70_figures.ipynb #abc5cbaa
 from pathlib import Path
@@ -63,6 +63,18 @@ def blend(
     colours = classes.colourise(label)
     below = Image.fromarray(image).resize(colours.shape[1::-1], Image.BILINEAR)
     return np.asarray(Image.blend(below, Image.fromarray(colours), alpha))
+
+
+def paint_classes(
+    image: np.ndarray,  # (H, W, 3) uint8 RGB
+    label: np.ndarray,  # (H, W) train ids, 255 is ignored
+    classes: ClassSet,
+    shown: tuple[int, ...],  # train ids that are painted; 255 among them darkens what is ignored
+    alpha: float = 0.6,  # share of the colours, 0..1
+) -> np.ndarray:  # (H, W, 3) uint8 RGB
+    "Some classes in their colours, everything else as it is."
+    wanted = np.isin(label, shown)
+    return np.where(wanted[..., None], blend(image, np.where(wanted, label, IGNORE), classes, alpha), image)
 
 
 RIGHT, WRONG, IGNORED = (92, 92, 92), (235, 45, 45), (0, 0, 0)

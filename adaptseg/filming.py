@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from .domains import IMAGES
 from .evaluate import Predictor
-from .figures import STYLE, blend, new_figure, save_figure
+from .figures import STYLE, new_figure, paint_classes, save_figure
 from .fusion import find_objects
-from .labels import IGNORE, ClassSet, read_image
+from .labels import ClassSet, read_image
 from .runs import written
 from .video import read_frames, write_video
 
@@ -59,8 +59,7 @@ def paint_selected(
     alpha: float = 0.6,  # share of the colours, 0..1
 ) -> np.ndarray:  # (H, W, 3) uint8 RGB
     "The selected objects in their colours, everything else as it is."
-    wanted = np.isin(pred, classes.group("selected"))
-    return np.where(wanted[..., None], blend(image, np.where(wanted, pred, IGNORE), classes, alpha), image)
+    return paint_classes(image, pred, classes, classes.group("selected"), alpha)
 
 # %% ../nbs/api/82_filming.ipynb #22c619f9
 def objects_chart(
