@@ -58,6 +58,7 @@ class History(Callback):
         self.sums, self.n = {}, 0
         self.loss_func.check_labels()
         self.rows.append(dict(step=step, seconds=round(self.earlier + time.time() - self.start, 1), lr=self.opt.hypers[0]["lr"], **means))
+        self.write()  # whoever watches from outside sees it
         self._print(self.rows[-1])
 
     def _print(self, row):
