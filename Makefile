@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo experiments test slow lab export clean
+.PHONY: help install demo experiments test slow lab app export clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ slow: $(READY)  ## the tests that take minutes each
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab nbs
+
+app: $(READY)  ## the dashboards in a browser: results, training, segments (http://localhost:8866)
+	@$(BIN)/adaptseg app
 
 export: $(READY)  ## write adaptseg/*.py from the notebooks, and clean the notebooks
 	@$(BIN)/nbdev_export

@@ -6,11 +6,12 @@
 __all__ = ['COMMANDS', 'train_command', 'segment_command', 'evaluate_command', 'experiments_command', 'compare_command',
            'dataset_command', 'demo_command', 'table_command', 'video_command', 'parser', 'main']
 
-# %% ../nbs/api/91_cli.ipynb #3bdb33b0
+# %% ../nbs/api/91_cli.ipynb #a3bd52a8
 import argparse
 import sys
 from pathlib import Path
 
+from .app import serve
 from .compare import CompareJob, chosen_runs, compare_job
 from .evaluating import EvaluateJob, check_out, evaluate_job
 from .dataset_report import DatasetJob, dataset_job, open_dataset
@@ -118,6 +119,13 @@ def parser() -> argparse.ArgumentParser:
     v.add_argument("--rate", type=float, help="frames a second taken from a video (all), or that a folder holds (1)")
     v.add_argument("--size", help="network input such as 1024x512; the run's target size")
     v.add_argument("--device", default="auto")
+    a = commands.add_parser("app", help="the dashboards in a browser, without code: results, training, segments")
+    a.add_argument("--runs", default="runs", help="folder of runs")
+    a.add_argument("--data-root", help="folder of the datasets; the sample domains")
+    a.add_argument("--out", default="runs/views", help="folder of what is saved")
+    a.add_argument("--port", type=int, default=8866)
+    a.add_argument("--ip", default="127.0.0.1", help="listened on; 0.0.0.0: from anywhere")
+    a.add_argument("--password", action="store_true", dest="ask", help="ask for one, and let only those in who know it")
     d = commands.add_parser("doctor", help="what this machine has; every dataset read to the end")
     d.add_argument("names", nargs="*", metavar="DATASET", help="such as gta5 or folder:PATH; all below the data root unless given")
     d.add_argument("--data-root", default="data")
@@ -135,6 +143,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if args.command == "table": table_command(args.folder)
         elif args.command == "video": video_command(args)
+        elif args.command == "app": serve(**{k: v for k, v in vars(args).items() if k != "command"})
         elif args.command == "doctor": sys.exit(0 if doctor(args.names, args.data_root, args.jobs) else 1)
         else: COMMANDS[args.command](dict(args.parameters))
     except (ValueError, OSError, NotebookFailed) as e: raise SystemExit(f"adaptseg {args.command}: {e}") from None

@@ -58,7 +58,7 @@ class ExplorerView(W.VBox):
         self.grid = W.Box(layout=W.Layout(flex_flow="row wrap", grid_gap="8px"))
         super().__init__([self._choice(), self._paging(), self._painting(), self.message, self.grid, W.HBox([self.scores])])
         self.refresh()
-        if explorer.domains: self.open()
+        if explorer.domains: self.open_domain()
         Thread(target=self._work, daemon=True).start()
 
     # --- the rows of controls
@@ -126,9 +126,9 @@ class ExplorerView(W.VBox):
         if not self.quiet: self._do(partial(self.explorer.choose, list(self.runs.value)))
 
     def _opened(self, _):
-        if not self.quiet: self.open()
+        if not self.quiet: self.open_domain()
 
-    def open(self):
+    def open_domain(self):
         "Open the domain and the split that the boxes say."
         self._do(partial(self.explorer.open, self.domain.value, self.part.value))
 

@@ -1,0 +1,218 @@
+"""The dashboards as an app in a real browser: click, type, draw, and see the picture change. Screenshots stay in the folder ADAPTSEG_SCREENSHOTS, or tests/screenshots."""
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from adaptseg.app import served_notebook, voila_command
+from adaptseg.deeplab import deeplab
+from adaptseg.labels import CITYSCAPES19
+from adaptseg.presets import make_config
+from adaptseg.runs import network_arguments, save_network, write_json
+from adaptseg.samples import write_samples
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SHOTS = Path(os.environ.get("ADAPTSEG_SCREENSHOTS") or Path(__file__).parent / "screenshots")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    "Tiny sample domains and two untrained runs, one of them half-way."
+    root = tmp_path_factory.mktemp("app")
+    data = write_samples(root / "data", size=(96, 192), n_gta5=(1, 1), n_cityscapes=(1, 4), n_iitk=(1, 1), workers=1)
+    for seed, method in ((0, "source_only"), (1, "adaptseg_multi")):
+        cfg = make_config("tiny", source="gta5", target="cityscapes", seed=seed, method=method, steps=100)
+        folder = root / "runs" / "gta52cityscapes" / f"{method}-s{seed}"
+        folder.mkdir(parents=True)
+        torch.manual_seed(seed)
+        save_network(folder / "weights.safetensors", deeplab(n_classes=19, **network_arguments(cfg)), cfg.model_copy(update=dict(preprocessing="imagenet")), CITYSCAPES19)
+        write_json(folder / "config.json", {**cfg.model_dump(), "classes_used": "cityscapes19"})
+    (folder / "history.csv").write_text("step,seconds,lr,loss_seg1,loss_seg2,loss_D1,loss_D2\n" + "".join(f"{s},{s / 2},1e-4,{2 - s / 50},{1.5 - s / 50},0.3,0.4\n" for s in range(10, 60, 10)))
+    return root
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def serve(folders, **options):
+    "The app as `adaptseg app` starts it: process and address."
+    port, place = free_port(), folders / f"served-{time.time_ns()}"
+    place.mkdir()
+    notebook = served_notebook(place, str(folders / "runs"), str(folders / "data"), str(folders / "views"))
+    env = {**os.environ, "ADAPTSEG_CACHE": str(folders / "cache"), "PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen(voila_command(notebook, port, **options), cwd=place, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        try: urllib.request.urlopen(f"http://127.0.0.1:{port}/static/", timeout=5)
+        except urllib.error.HTTPError: return process, f"http://127.0.0.1:{port}/"
+        except OSError: time.sleep(.1)
+    process.kill()
+    raise RuntimeError("the app does not answer")
+
+
+@pytest.fixture(scope="module")
+def app(folders):
+    process, address = serve(folders)
+    yield address
+    process.terminate(); process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as p:
+        found = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(app, browser):
+    "The open app; a message of the console that is an error fails the test."
+    page = browser.new_page(viewport={"width": 1500, "height": 1200})
+    errors = []
+    page.on("console", lambda m: m.type == "error" and errors.append(m.text))
+    page.on("pageerror", lambda e: errors.append(str(e)))
+    page.goto(app, timeout=120_000)
+    page.wait_for_selector(".adaptseg-picture img", timeout=120_000)
+    yield page
+    page.close()
+    assert not [e for e in errors if "favicon" not in e], errors
+
+
+def pixels(picture):
+    "What is on the screen where a picture is."
+    return np.asarray(Image.open(io.BytesIO(picture.locator(".frame").screenshot())).convert("RGB")).astype(int)
+
+
+def shot(page, name):
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"{name}.png")
+
+
+def until(what, seconds=60):
+    end = time.time() + seconds
+    while time.time() < end:
+        if what(): return
+        time.sleep(.1)
+    assert what()
+
+
+def test_explorer(page, folders):
+    pictures = page.locator(".adaptseg-picture")
+    assert pictures.count() == 2, "input and ground truth"
+    runs = page.locator("select[multiple]")
+    runs.select_option(index=[0, 1])
+    until(lambda: pictures.count() == 4 and "computing" not in pictures.nth(3).inner_text())
+    first = pixels(pictures.nth(3))
+    shot(page, "explorer")
+    pictures.nth(1).locator("canvas").click(position={"x": 30, "y": 60})  # takes the keyboard
+    until(lambda: pictures.nth(1).locator(".note").inner_text() in CITYSCAPES19.names)
+    before = pixels(pictures.nth(0))
+    page.keyboard.press("ArrowRight")
+    until(lambda: np.abs(pixels(pictures.nth(0)) - before).mean() > 3)
+    until(lambda: page.get_by_label("image").first.input_value() == "2")
+    page.keyboard.press("ArrowLeft")
+    until(lambda: np.abs(pixels(pictures.nth(0)) - before).mean() < 1)
+    until(lambda: np.abs(pixels(pictures.nth(3)) - first).mean() < 1)
+    truth = pixels(pictures.nth(1))
+    page.get_by_role("button", name="selected objects").click()
+    until(lambda: np.abs(pixels(pictures.nth(1)) - truth).mean() > 3)
+    page.get_by_role("button", name="all classes").click()
+    until(lambda: np.abs(pixels(pictures.nth(1)) - truth).mean() < 1)
+    page.get_by_role("button", name="errors").click()
+    until(lambda: "wrong" in pictures.nth(3).inner_text())
+    shot(page, "explorer-errors")
+    page.get_by_role("button", name="save PNG").click()
+    until(lambda: list((folders / "views").glob("cityscapes-*.png")))
+
+
+def test_monitor(page, folders):
+    page.get_by_role("tab", name="Training").click()
+    until(lambda: "step 50 of 100" in page.inner_text("body"))
+    curves = page.locator("img.widget-image")
+    until(lambda: curves.count() and curves.first.bounding_box())
+    before = curves.first.screenshot()
+    shot(page, "monitor")
+    with open(folders / "runs/gta52cityscapes/adaptseg_multi-s1/history.csv", "a") as f: f.write("60,30,1e-4,0.7,0.4,0.3,0.6\n")
+    until(lambda: "step 60 of 100" in page.inner_text("body"))  # another process trains; nobody presses anything
+    assert curves.first.screenshot() != before
+
+
+def test_workbench(page):
+    page.get_by_role("tab", name="Segments").click()
+    picture = page.locator(".adaptseg-picture:visible")
+    until(lambda: picture.count() == 1)
+    until(lambda: picture.locator("img").evaluate("i => i.naturalWidth") == 192)
+    plain = pixels(picture)
+    canvas = picture.locator("canvas")
+    box = canvas.bounding_box()
+    page.get_by_label("label").fill("3"); page.keyboard.press("Tab")
+    for height, label in ((.93, None), (.05, "1")):  # the street, and above it
+        if label: page.get_by_label("label").fill(label); page.keyboard.press("Tab"); time.sleep(.5)
+        page.mouse.move(box["x"] + .2 * box["width"], box["y"] + height * box["height"])
+        page.mouse.down(); page.mouse.move(box["x"] + .8 * box["width"], box["y"] + height * box["height"], steps=8); page.mouse.up()
+        time.sleep(.5)
+    until(lambda: (np.abs(pixels(picture) - plain).max(-1) > 40).mean() > .01)
+    shot(page, "workbench-scribble")
+    page.get_by_label("iterations").fill("25"); page.keyboard.press("Tab")
+    drawn = pixels(picture)
+    page.get_by_role("button", name="run", exact=True).click()
+    until(lambda: "done:" in page.inner_text("body"), 120)
+    until(lambda: np.abs(pixels(picture) - drawn).mean() > 5)
+    canvas.hover(position={"x": .5 * box["width"], "y": .95 * box["height"]})
+    until(lambda: picture.locator(".note").inner_text() == "label 3")  # as it was drawn
+    page.get_by_role("button", name="give class").click()
+    page.get_by_label("class").select_option("road")
+    canvas.click(position={"x": .5 * box["width"], "y": .95 * box["height"]})
+    canvas.hover(position={"x": .52 * box["width"], "y": .95 * box["height"]})
+    until(lambda: picture.locator(".note").inner_text() == "label 3, road")
+    shot(page, "workbench")
+
+
+def fetch(address):
+    "Status and text of an address."
+    try:
+        with urllib.request.urlopen(address, timeout=60) as answer: return answer.status, answer.read().decode("utf8", "replace")
+    except urllib.error.HTTPError as e: return e.code, e.read().decode("utf8", "replace")
+
+
+def test_app_serves_only_what_it_is_given(app, page):
+    assert "from adaptseg" not in page.content() and page.locator(".jp-CodeCell .jp-InputArea-editor").count() == 0, "code is shown"
+    for path in ("voila/files/dashboard.ipynb", "files/dashboard.ipynb", "api/contents", "voila/files/../../../../etc/passwd", "voila/files/%2e%2e/%2e%2e/etc/passwd",
+                 "static/..%2f..%2f..%2f..%2fetc/passwd", "voila/tree/", "voila/render/%2fetc/passwd", "api/terminals", "lab"):
+        status, text = fetch(app + path)
+        assert "root:x" not in text and "from adaptseg" not in text and status >= 400, (path, status)
+
+
+def test_app_runs_no_code_of_a_browser(app, page, folders):
+    "A request to execute, sent over the kernel's own channel, is not obeyed."
+    mark = folders / "executed"
+    kernel = page.evaluate("() => JSON.parse(document.getElementById('jupyter-config-data').textContent).kernelId")
+    request = {"header": {"msg_id": "1", "msg_type": "execute_request", "username": "", "session": "s", "version": "5.3", "date": "2026-01-01T00:00:00Z"}, "parent_header": {}, "metadata": {},
+               "channel": "shell", "content": {"code": f"open({str(mark)!r}, 'w').close()", "silent": False, "store_history": False, "user_expressions": {}, "allow_stdin": False}, "buffers": []}
+    sent = page.evaluate("""([url, text]) => new Promise(done => { const s = new WebSocket(url);
+        s.onopen = () => { s.send(text); setTimeout(() => done(true), 3000); }; s.onerror = () => done(false); })""", [f"{app.replace('http', 'ws')}api/kernels/{kernel}/channels?session_id=s", json.dumps(request)])
+    assert sent and not mark.exists()
+
+
+def test_password(folders):
+    process, address = serve(folders, password="let me in")
+    try: status, text = fetch(address)
+    finally: process.terminate(); process.wait(20)
+    assert "adaptseg-picture" not in text and ("password" in text.lower() or status in (401, 403)), (status, text[:300])
