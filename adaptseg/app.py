@@ -59,7 +59,9 @@ def served_notebook(
     if not data_root.is_dir(): raise FileNotFoundError(f"data_root: there is no folder {data_root}")
     values = dict(runs=str(resolve(runs)), data_root=str(data_root), out=str(resolve(out)))
     path = folder / "dashboard.ipynb"
-    nbformat.write(parameterize_notebook(load_notebook_node(str(NOTEBOOKS / "dashboard.ipynb")), values), path)
+    notebook = parameterize_notebook(load_notebook_node(str(NOTEBOOKS / "dashboard.ipynb")), values)
+    notebook.cells = [c for c in notebook.cells if c.cell_type == "code"]  # what is left to see are the dashboards
+    nbformat.write(notebook, path)
     return path
 
 
