@@ -29,7 +29,7 @@ function render({ model, el }) {
     <div class="title"></div><div class="frame"><img draggable="false"><canvas></canvas></div><div class="note"></div></div>`;
   const [box, img, canvas] = ["div", "img", "canvas"].map(name => el.querySelector(name));
   text(model, "title", el.querySelector(".title")); text(model, "note", el.querySelector(".note"));
-  let url = null, stroke = null, asked = 0;
+  let url = null, stroke = null, asked = 0, late = null;
 
   const clear = () => { [canvas.height, canvas.width] = model.get("size"); };
   const show = () => {
@@ -62,14 +62,15 @@ function render({ model, el }) {
   };
   canvas.onpointermove = event => {
     if (stroke) { stroke.push(place(event)); draw(); return; }
-    if (event.timeStamp - asked > 50) { asked = event.timeStamp; send("move", event); }
+    clearTimeout(late);  // at most one message in 50 ms, and always the last place
+    late = setTimeout(() => { asked = performance.now(); send("move", event); }, Math.max(0, 50 - (performance.now() - asked)));
   };
   canvas.onpointerup = event => {
     if (stroke) { const points = stroke; stroke = null; model.send({ kind: "stroke", points }); }
   };
   canvas.onpointercancel = () => { stroke = null; clear(); };
   canvas.onclick = event => { if (!model.get("pen")) send("click", event, { shift: event.shiftKey }); };
-  canvas.onpointerleave = () => { if (!stroke) model.send({ kind: "leave" }); };
+  canvas.onpointerleave = () => { clearTimeout(late); if (!stroke) model.send({ kind: "leave" }); };
   box.onkeydown = event => {
     if (!model.get("takes").includes(event.key)) return;
     event.preventDefault(); event.stopPropagation(); model.send({ kind: "key", key: event.key });

@@ -155,6 +155,7 @@ class WorkbenchView(W.VBox):
         "A segment was clicked."
         self._do(partial(self.bench.give, x, y, self.given.value, shift))
         self.show.value = "classes"
+        self.point(x, y)
 
     def key(self, key):
         "A key was pressed."

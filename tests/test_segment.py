@@ -195,7 +195,7 @@ def test_mistakes(values, words):
 
 
 def test_benchmark_notebook(tmp_path):
-    papermill.execute_notebook(ROOT / "nbs" / "benchmark.ipynb", tmp_path / "out.ipynb", dict(n=1, iterations=2, repeats=1, loader=2, pairs=8), progress_bar=False, cwd=ROOT)
+    papermill.execute_notebook(ROOT / "nbs" / "benchmark.ipynb", tmp_path / "out.ipynb", dict(n=1, iterations=2, repeats=1, loader=2, pairs=8, explored=40), progress_bar=False, cwd=ROOT)
     cells = json.loads((tmp_path / "out.ipynb").read_text())["cells"]
     shown = "".join("".join(o.get("data", {}).get("text/plain", o.get("text", ""))) for c in cells for o in c.get("outputs", []))
     assert "SAMPLE STREETS" in shown and "direct, superpixel" in shown and "vote by one count" in shown
