@@ -19,6 +19,7 @@ from jupyter_server.auth import passwd
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
+from .dataset_view import DatasetBrowser, DatasetView
 from .explorer import Explorer
 from .explorer_view import ExplorerView
 from .monitor import MonitorView
@@ -35,7 +36,8 @@ def dashboard(
     out: str | Path = "runs/views",  # folder of what is saved and exported
 ) -> W.Tab:
     "All dashboards."
-    rooms = {"Results": lambda: ExplorerView(Explorer(runs, data_root), out), "Training": lambda: MonitorView(runs), "Segments": lambda: WorkbenchView(Workbench(runs, data_root), out)}
+    rooms = {"Results": lambda: ExplorerView(Explorer(runs, data_root), out), "Training": lambda: MonitorView(runs), "Segments": lambda: WorkbenchView(Workbench(runs, data_root), out),
+             "Datasets": lambda: DatasetView(DatasetBrowser(data_root))}
     tab = W.Tab([W.VBox() for _ in rooms], titles=list(rooms))
 
     def enter(_=None):

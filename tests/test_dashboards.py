@@ -192,6 +192,16 @@ def test_workbench(page):
     shot(page, "workbench")
 
 
+def test_dataset_view(page):
+    page.get_by_role("tab", name="Datasets").click()
+    pictures = page.locator(".adaptseg-picture:visible")
+    until(lambda: pictures.count() == 2 and pictures.nth(1).locator("img").evaluate("i => i.naturalWidth") == 192)
+    assert np.abs(pixels(pictures.nth(0)) - pixels(pictures.nth(1))).mean() > 3
+    page.get_by_role("button", name="count classes").click()
+    until(lambda: page.locator("img.widget-image:visible").evaluate_all("all => all.some(i => i.naturalWidth > 400)"))
+    shot(page, "dataset")
+
+
 def test_app_serves_only_what_it_is_given(app, page):
     assert "from adaptseg" not in page.content() and page.locator(".jp-CodeCell .jp-InputArea-editor").count() == 0, "code is shown"
     for path in ("voila/files/dashboard.ipynb", "files/dashboard.ipynb", "api/contents", "voila/files/../../../../etc/passwd", "voila/files/%2e%2e/%2e%2e/etc/passwd",
