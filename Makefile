@@ -44,7 +44,7 @@ clean:  ## remove .venv, caches and build files; data/ and runs/ stay
 $(READY): settings.ini setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and "$(PYTHON) is Python %d.%d, adaptseg needs 3.10 or newer: make install PYTHON=python3.11" % v[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then pins="-c constraints.txt"; \
-	else pins=; echo "constraints.txt needs Python 3.11: taking the newest versions that fit 3.10"; fi; \
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))'; then pins="-c constraints.txt"; \
+	else pins=; echo "constraints.txt needs Python 3.11.5: taking the newest versions that fit"; fi; \
 	set -x; $(BIN)/python -m pip install -e '.[dev]' $$pins
 	@touch $@

@@ -196,7 +196,8 @@ def test_dataset_view(page):
     page.get_by_role("tab", name="Datasets").click()
     pictures = page.locator(".adaptseg-picture:visible")
     until(lambda: pictures.count() == 2 and pictures.nth(1).locator("img").evaluate("i => i.naturalWidth") == 192)
-    assert np.abs(pixels(pictures.nth(0)) - pixels(pictures.nth(1))).mean() > 3
+    image, painted = (pixels(pictures.nth(i))[:, :600] for i in range(2))  # a width may be rounded to another pixel
+    assert np.abs(image - painted).mean() > 3
     page.get_by_role("button", name="count classes").click()
     until(lambda: page.locator("img.widget-image:visible").evaluate_all("all => all.some(i => i.naturalWidth > 400)"))
     shot(page, "dataset")
