@@ -113,12 +113,21 @@ class Workbench:
         "Raise unless nothing runs."
         if self.thread and self.thread.is_alive(): raise ValueError(f"stop the run first, then {what}")
 
-    def run(self) -> None:
-        "Segment the image, and wait for it."
+    def begin(self) -> None:
+        "Ready to run; from here on it can be paused and stopped."
+        self.idle("run again")
         if self.rgb is None: raise ValueError("open an image first")
         self.forget()
         self.going.set(); self.stopping.clear()
-        self.status, drawn = "running", self.scribble
+        self.status = "running"
+
+    def run(self) -> None:
+        "Segment the image, and wait for it."
+        self.begin()
+        self._segment()
+
+    def _segment(self):
+        drawn = self.scribble
         try: self.labels = Segmenter(**self.cfg.model_dump())(self.rgb, drawn if (drawn != IGNORE).any() else None, self._hear)
         except Stopped: self.status = "stopped"
         except (ValueError, RuntimeError) as e: self.status, self.problem = "failed", str(e)
@@ -133,10 +142,8 @@ class Workbench:
 
     def start(self) -> None:
         "Segment the image in a thread."
-        self.idle("run again")
-        if self.rgb is None: raise ValueError("open an image first")
-        self.status = "running"
-        self.thread = Thread(target=self.run, daemon=True)
+        self.begin()
+        self.thread = Thread(target=self._segment, daemon=True)
         self.thread.start()
 
     def pause(self) -> None:
