@@ -8,6 +8,8 @@ HERE = Path(__file__).parent
 config = ConfigParser(delimiters=["="], interpolation=None)
 config.read(HERE / "settings.ini", encoding="utf8")
 cfg = config["DEFAULT"]
+extras = {name: cfg[f"{name}_requirements"].split() for name in ("docs", "cluster")}
+extras["dev"] = [*cfg["dev_requirements"].split(), *extras["docs"], *extras["cluster"]]
 
 setup(
     name=cfg["lib_name"],
@@ -21,7 +23,7 @@ setup(
     packages=find_packages(include=["adaptseg", "adaptseg.*", "data_prep", "data_prep.*"]),
     include_package_data=True,
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split()},
+    extras_require=extras,
     python_requires=">=" + cfg["min_python"],
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
