@@ -27,7 +27,7 @@ slow: $(READY)  ## the tests that take minutes each
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab nbs
 
-app: $(READY)  ## the dashboards in a browser: results, training, segments (http://localhost:8866)
+app: $(READY)  ## the dashboards in a browser: results, training, segments, datasets, video (http://localhost:8866)
 	@$(BIN)/adaptseg app
 
 export: $(READY)  ## write adaptseg/*.py from the notebooks, and clean the notebooks

@@ -24,6 +24,8 @@ from .explorer import Explorer
 from .explorer_view import ExplorerView
 from .monitor import MonitorView
 from .notebooks import NOTEBOOKS
+from .player import Player
+from .player_view import PlayerView
 from .presets import resolve
 from .training import SAMPLE_DOMAINS, dataset_root
 from .workbench import Workbench
@@ -37,7 +39,7 @@ def dashboard(
 ) -> W.Tab:
     "All dashboards."
     rooms = {"Results": lambda: ExplorerView(Explorer(runs, data_root), out), "Training": lambda: MonitorView(runs), "Segments": lambda: WorkbenchView(Workbench(runs, data_root), out),
-             "Datasets": lambda: DatasetView(DatasetBrowser(data_root))}
+             "Datasets": lambda: DatasetView(DatasetBrowser(data_root)), "Video": lambda: PlayerView(Player(runs, data_root, out))}
     tab = W.Tab([W.VBox() for _ in rooms], titles=list(rooms))
 
     def enter(_=None):

@@ -119,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     v.add_argument("--rate", type=float, help="frames a second taken from a video (all), or that a folder holds (1)")
     v.add_argument("--size", help="network input such as 1024x512; the run's target size")
     v.add_argument("--device", default="auto")
-    a = commands.add_parser("app", help="the dashboards in a browser, without code: results, training, segments")
+    a = commands.add_parser("app", help="the dashboards in a browser, without code: results, training, segments, datasets, video")
     a.add_argument("--runs", default="runs", help="folder of runs")
     a.add_argument("--data-root", help="folder of the datasets; the sample domains")
     a.add_argument("--out", default="runs/views", help="folder of what is saved")
