@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['PlayerView']
 
-# %% ../nbs/api/90_player_view.ipynb #e029223f
+# %% ../nbs/api/90_player_view.ipynb #6999937d
 from html import escape
-from threading import Thread
+from threading import Event, RLock, Thread
+from time import perf_counter
 
 import ipywidgets as W
 
@@ -15,7 +16,7 @@ from .explorer_view import renew
 from .picture_view import PictureView, told
 from .player import Player
 
-# %% ../nbs/api/90_player_view.ipynb #559b2fcd
+# %% ../nbs/api/90_player_view.ipynb #4d503a90
 class PlayerView(W.VBox):
     "The player."
 
@@ -23,7 +24,7 @@ class PlayerView(W.VBox):
         self,
         player: Player,
     ):
-        self.player, self.quiet, self.message = player, False, W.HTML()
+        self.player, self.quiet, self.message, self.busy, self.resting, self.playing = player, False, W.HTML(), RLock(), Event(), None
         super().__init__([self._making(), self.message, self._playing()])
         self.refresh()
 
@@ -43,14 +44,13 @@ class PlayerView(W.VBox):
 
     def _playing(self):
         "The film that is looked at."
-        self.film, self.play = W.Dropdown(description="film", layout=W.Layout(width="480px")), W.Play(show_repeat=False)
+        self.film, self.switch = W.Dropdown(description="film", layout=W.Layout(width="480px")), self._button("play", self.play)
         self.slider, self.picture, self.chart = W.IntSlider(max=0, readout=False, layout=W.Layout(width="360px")), PictureView(takes=["ArrowRight", "ArrowLeft", " "]), PictureView()
-        W.jslink((self.play, "value"), (self.slider, "value"))
         for box, call in ((self.film, self._opened), (self.slider, self._slid)): box.observe(call, "value")
         self.picture.on("key", self.press)
         self.chart.on("click", lambda x, y, shift: self.do(lambda: self.player.point((x + .5) / self.chart.size[1])))
         moves = [self._button(text, lambda a=action: self.do(a)) for text, action in (("← previous", self.player.previous), ("next →", self.player.next), ("most objects", self.player.busiest))]
-        self.looks = W.VBox([W.HBox([self.play, self.slider, *moves], layout=W.Layout(flex_flow="row wrap")), self.picture, self.chart], layout=W.Layout(max_width="900px"))
+        self.looks = W.VBox([W.HBox([self.switch, self.slider, *moves], layout=W.Layout(flex_flow="row wrap")), self.picture, self.chart], layout=W.Layout(max_width="900px"))
         return W.VBox([self.film, self.looks])
 
     def refresh(self):
@@ -92,26 +92,50 @@ class PlayerView(W.VBox):
     def _opened(self, change):
         if change.new is None: return
         with told(self.message):
-            p = self.player
-            p.open(change.new)
+            self.rest()
+            self.player.open(change.new)
             self.quiet = True
-            self.play.value = self.slider.value = 0
-            self.play.max = self.slider.max = len(p.table) - 1
-            self.play.interval, self.play.step = max(100, round(1000 / p.rate)), max(1, round(p.rate / 10))
+            self.slider.value, self.slider.max = 0, len(self.player.table) - 1
             self.quiet = False
             self.draw()
 
     def _slid(self, change):
         if not self.quiet: self.do(lambda: self.player.go(change.new))
 
+    def play(self):
+        "Play from here, or rest; at the end, play from the start."
+        p = self.player
+        if self.playing and self.playing.is_alive(): return self.rest()
+        if p.table is None: return
+        if p.index == len(p.table) - 1: p.go(0)
+        self.resting.clear()
+        self.playing = Thread(target=self._run, daemon=True)
+        self.playing.start()
+
+    def _run(self):
+        "In a thread: frame after frame."
+        p, self.switch.description = self.player, "rest"
+        step = max(1, round(p.rate / 10))
+        pause = step / p.rate
+        while not self.resting.wait(pause) and p.index < len(p.table) - 1:
+            start = perf_counter()
+            self.do(lambda: p.go(p.index + step))
+            pause = max(0, step / p.rate - (perf_counter() - start))
+        self.switch.description = "play"
+
+    def rest(self):
+        "Stop playing."
+        self.resting.set()
+        if self.playing: self.playing.join()
+
     def press(self, key: str):
         "An arrow, or the space bar."
-        if key == " ": self.play.playing = not self.play.playing
+        if key == " ": self.play()
         else: self.do(self.player.next if key == "ArrowRight" else self.player.previous)
 
     def do(self, action):
         "Change the state, and show it."
-        with told(self.message):
+        with self.busy, told(self.message):
             action()
             self.draw()
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adaptseg.app import served_notebook, voila_command
+from adaptseg.app import served_notebook, voila_command, voila_environment
 from adaptseg.deeplab import deeplab
 from adaptseg.labels import CITYSCAPES19
 from adaptseg.presets import make_config
@@ -63,7 +63,7 @@ def serve(folders, **options):
     port, place = free_port(), folders / f"served-{time.time_ns()}"
     place.mkdir()
     notebook = served_notebook(place, str(folders / "runs"), str(folders / "data"), str(folders / "views"))
-    env = {**os.environ, "ADAPTSEG_CACHE": str(folders / "cache"), "PYTHONPATH": str(Path(__file__).parents[1])}
+    env = {**voila_environment(notebook), "ADAPTSEG_CACHE": str(folders / "cache"), "PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen(voila_command(notebook, port, **options), cwd=place, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(600):
         try: fetch(f"http://127.0.0.1:{port}/static/")
@@ -95,11 +95,14 @@ def page(app, browser):
     errors = []
     page.on("console", lambda m: m.type == "error" and errors.append((m.location["url"], m.text)))
     page.on("pageerror", lambda e: errors.append((app, str(e))))
+    asked = []
+    page.on("request", lambda r: asked.append(r.url))
     page.goto(app, timeout=120_000)
     page.wait_for_selector(".adaptseg-picture img", timeout=120_000)
     yield page
     page.close()
-    assert not [e for e in errors if e[0].startswith(app)], errors  # Voila's page asks a public host for MathJax, which no dashboard uses
+    assert not errors
+    assert not [url for url in asked if not url.startswith((app, "data:", "blob:", app.replace("http", "ws")))], "the page asks another host"
 
 
 def pixels(picture):
