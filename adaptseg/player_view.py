@@ -16,7 +16,7 @@ from .explorer_view import renew
 from .picture_view import PictureView, told
 from .player import Player
 
-# %% ../nbs/api/90_player_view.ipynb #4d503a90
+# %% ../nbs/api/90_player_view.ipynb #863adc7a
 class PlayerView(W.VBox):
     "The player."
 
@@ -114,7 +114,7 @@ class PlayerView(W.VBox):
 
     def _run(self):
         "In a thread: frame after frame."
-        p, self.switch.description = self.player, "rest"
+        p, self.switch.description = self.player, "pause"
         step = max(1, round(p.rate / 10))
         pause = step / p.rate
         while not self.resting.wait(pause) and p.index < len(p.table) - 1:

@@ -1,4 +1,5 @@
 """The dashboards as an app in a real browser: click, type, draw, and see the picture change. Screenshots stay in the folder ADAPTSEG_SCREENSHOTS, or tests/screenshots."""
+import base64
 import io
 import json
 import os
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium: apt-
 def folders(tmp_path_factory):
     "Tiny sample domains and two untrained runs, one of them half-way."
     root = tmp_path_factory.mktemp("app")
-    data = write_samples(root / "data", size=(96, 192), n_gta5=(1, 1), n_cityscapes=(1, 4), n_iitk=(1, 1), workers=1)
+    data = write_samples(root / "data", size=(96, 192), n_gta5=(1, 1), n_cityscapes=(1, 4), n_iitk=(1, 3), workers=1)
     for seed, method in ((0, "source_only"), (1, "adaptseg_multi")):
         cfg = make_config("tiny", source="gta5", target="cityscapes", seed=seed, method=method, steps=100)
         folder = root / "runs" / "gta52cityscapes" / f"{method}-s{seed}"
@@ -65,17 +66,41 @@ def serve(folders, **options):
     notebook = served_notebook(place, str(folders / "runs"), str(folders / "data"), str(folders / "views"))
     env = {**voila_environment(notebook), "ADAPTSEG_CACHE": str(folders / "cache"), "PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen(voila_command(notebook, port, **options), cwd=place, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    answers(process, f"http://127.0.0.1:{port}/static/")
+    return process, f"http://127.0.0.1:{port}/"
+
+
+def answers(process, address):
+    "Wait until a server is there."
     for _ in range(600):
-        try: fetch(f"http://127.0.0.1:{port}/static/")
+        try: return fetch(address)
         except OSError: time.sleep(.1)
-        else: return process, f"http://127.0.0.1:{port}/"
     process.kill()
-    raise RuntimeError("the app does not answer")
+    raise RuntimeError(f"{address} does not answer")
 
 
 @pytest.fixture(scope="module")
 def app(folders):
     process, address = serve(folders)
+    yield address
+    process.terminate(); process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def lab(folders):
+    "The same notebook in JupyterLab."
+    port, place = free_port(), folders / "lab"
+    place.mkdir()
+    served_notebook(place, str(folders / "runs"), str(folders / "data"), str(folders / "views"))
+    settings = {"ServerApp.token": "", "ServerApp.password": "", "ServerApp.port": port, "ServerApp.port_retries": 0, "LabApp.expose_app_in_browser": True, "ServerApp.root_dir": str(place)}
+    quiet = place / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    quiet.parent.mkdir(parents=True)
+    quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')  # no question over the pictures
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", *(f"--{k}={v}" for k, v in settings.items())]
+    env = {**os.environ, "ADAPTSEG_CACHE": str(folders / "cache"), "PYTHONPATH": str(Path(__file__).parents[1]), "JUPYTERLAB_SETTINGS_DIR": str(place / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(place / "workspaces")}
+    process = subprocess.Popen(command, cwd=place, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}/"
+    answers(process, address + "lab")
     yield address
     process.terminate(); process.wait(20)
 
@@ -90,24 +115,48 @@ def browser():
 
 @pytest.fixture
 def page(app, browser):
-    "The open app; a message of the console that is an error fails the test."
-    page = browser.new_page(viewport={"width": 1500, "height": 1200})
-    errors = []
+    "The open app."
+    yield from opened(browser, app, app)
+
+
+@pytest.fixture(params=["app", "lab"])
+def either(request, browser):
+    "The open app, or the notebook run in JupyterLab."
+    address = request.getfixturevalue(request.param)
+    if request.param == "app": yield from opened(browser, address, address)
+    else: yield from opened(browser, address, address + "doc/tree/dashboard.ipynb", run_all)
+
+
+def run_all(page):
+    page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.isReady && document.querySelector('.jp-Notebook .jp-CodeCell')", timeout=120_000)
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+
+
+def opened(browser, host, address, then=lambda page: None):
+    "A page with the dashboards; a message of the console that is an error fails the test, and so does a request to another host."
+    page, errors, asked = browser.new_page(viewport={"width": 1500, "height": 1600}), [], []
     page.on("console", lambda m: m.type == "error" and errors.append((m.location["url"], m.text)))
-    page.on("pageerror", lambda e: errors.append((app, str(e))))
-    asked = []
+    page.on("pageerror", lambda e: errors.append((address, str(e))))
     page.on("request", lambda r: asked.append(r.url))
-    page.goto(app, timeout=120_000)
+    page.goto(address, timeout=120_000)
+    then(page)
     page.wait_for_selector(".adaptseg-picture img", timeout=120_000)
     yield page
     page.close()
     assert not errors
-    assert not [url for url in asked if not url.startswith((app, "data:", "blob:", app.replace("http", "ws")))], "the page asks another host"
+    assert not [url for url in asked if not url.startswith((host, "data:", "blob:", host.replace("http", "ws")))], "the page asks another host"
 
 
 def pixels(picture):
     "What is on the screen where a picture is."
     return np.asarray(Image.open(io.BytesIO(picture.locator(".frame").screenshot())).convert("RGB")).astype(int)
+
+
+def content(picture):
+    "The picture that the browser shows, wherever and however large."
+    data = picture.locator("img").evaluate("""async img => { const c = document.createElement('canvas'); await img.decode(); [c.width, c.height] = [img.naturalWidth, img.naturalHeight];
+        c.getContext('2d').drawImage(img, 0, 0); return c.toDataURL('image/png').split(',')[1]; }""")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
 
 
 def shot(page, name):
@@ -123,28 +172,29 @@ def until(what, seconds=60):
     assert what()
 
 
-def test_explorer(page, folders):
+def test_explorer(either, folders):
+    page = either
     pictures = page.locator(".adaptseg-picture")
     assert pictures.count() == 2, "input and ground truth"
     runs = page.locator("select[multiple]")
     runs.select_option(index=[0, 1])
     until(lambda: pictures.count() == 4 and "computing" not in pictures.nth(3).inner_text())
-    first = pixels(pictures.nth(3))
+    first = content(pictures.nth(3))
     shot(page, "explorer")
     pictures.nth(1).locator("canvas").click(position={"x": 30, "y": 60})  # takes the keyboard
     until(lambda: pictures.nth(1).locator(".note").inner_text() in CITYSCAPES19.names)
-    before = pixels(pictures.nth(0))
+    before = content(pictures.nth(0))
     page.keyboard.press("ArrowRight")
-    until(lambda: np.abs(pixels(pictures.nth(0)) - before).mean() > 3)
+    until(lambda: np.abs(content(pictures.nth(0)) - before).mean() > 3)
     until(lambda: page.get_by_label("image").first.input_value() == "2")
     page.keyboard.press("ArrowLeft")
-    until(lambda: np.abs(pixels(pictures.nth(0)) - before).mean() < 1)
-    until(lambda: np.abs(pixels(pictures.nth(3)) - first).mean() < 1)
-    truth = pixels(pictures.nth(1))
+    until(lambda: np.abs(content(pictures.nth(0)) - before).mean() == 0)
+    until(lambda: np.abs(content(pictures.nth(3)) - first).mean() == 0)
+    truth = content(pictures.nth(1))
     page.get_by_role("button", name="selected objects").click()
-    until(lambda: np.abs(pixels(pictures.nth(1)) - truth).mean() > 3)
+    until(lambda: np.abs(content(pictures.nth(1)) - truth).mean() > 3)
     page.get_by_role("button", name="all classes").click()
-    until(lambda: np.abs(pixels(pictures.nth(1)) - truth).mean() < 1)
+    until(lambda: np.abs(content(pictures.nth(1)) - truth).mean() == 0)
     page.get_by_role("button", name="errors").click()
     until(lambda: "wrong" in pictures.nth(3).inner_text())
     shot(page, "explorer-errors")
@@ -152,25 +202,29 @@ def test_explorer(page, folders):
     until(lambda: list((folders / "views").glob("cityscapes-*.png")))
 
 
-def test_monitor(page, folders):
+def test_monitor(either, folders):
+    page, history = either, folders / "runs/gta52cityscapes/adaptseg_multi-s1/history.csv"
+    step = int(history.read_text().splitlines()[-1].split(",")[0])
     page.get_by_role("tab", name="Training").click()
-    until(lambda: "step 50 of 100" in page.inner_text("body"))
-    curves = page.locator("img.widget-image")
+    until(lambda: f"step {step} of 100" in page.inner_text("body"))
+    curves = page.locator("img.widget-image:visible")
     until(lambda: curves.count() and curves.first.bounding_box())
     before = curves.first.screenshot()
     shot(page, "monitor")
-    with open(folders / "runs/gta52cityscapes/adaptseg_multi-s1/history.csv", "a") as f: f.write("60,30,1e-4,0.7,0.4,0.3,0.6\n")
-    until(lambda: "step 60 of 100" in page.inner_text("body"))  # another process trains; nobody presses anything
+    with open(history, "a") as f: f.write(f"{step + 10},30,1e-4,0.7,0.4,0.3,0.6\n")
+    until(lambda: f"step {step + 10} of 100" in page.inner_text("body"))  # another process trains; nobody presses anything
     until(lambda: curves.first.screenshot() != before)
 
 
-def test_workbench(page):
+def test_workbench(either):
+    page = either
     page.get_by_role("tab", name="Segments").click()
     picture = page.locator(".adaptseg-picture:visible")
     until(lambda: picture.count() == 1)
     until(lambda: picture.locator("img").evaluate("i => i.naturalWidth") == 192)
     plain = pixels(picture)
     canvas = picture.locator("canvas")
+    canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     page.get_by_label("label").fill("3"); page.keyboard.press("Tab")
     for height, label in ((.93, None), (.05, "1")):  # the street, and above it
@@ -195,7 +249,8 @@ def test_workbench(page):
     shot(page, "workbench")
 
 
-def test_dataset_view(page):
+def test_dataset_view(either):
+    page = either
     page.get_by_role("tab", name="Datasets").click()
     pictures = page.locator(".adaptseg-picture:visible")
     until(lambda: pictures.count() == 2 and pictures.nth(1).locator("img").evaluate("i => i.naturalWidth") == 192)
@@ -204,6 +259,28 @@ def test_dataset_view(page):
     page.get_by_role("button", name="count classes").click()
     until(lambda: page.locator("img.widget-image:visible").evaluate_all("all => all.some(i => i.naturalWidth > 400)"))
     shot(page, "dataset")
+
+
+def test_video(either, folders):
+    page, film = either, "val-camera1-gta52cityscapes-source_only-s0"
+    for old in (folders / "views").glob(f"{film}.*"): old.unlink()
+    page.get_by_role("tab", name="Video").click()
+    page.get_by_label("camera").select_option("val camera1")
+    page.get_by_label("run", exact=True).locator("visible=true").select_option("gta52cityscapes/source_only-s0")
+    page.get_by_role("button", name="segment", exact=True).click()
+    until(lambda: "frame 1 of 3" in page.inner_text("body"), 120)
+    picture, chart = (page.locator(".adaptseg-picture:visible").nth(i) for i in range(2))
+    before, line = content(picture), content(chart)
+    page.get_by_role("button", name="next →").locator("visible=true").click()
+    until(lambda: "frame 2 of 3" in picture.inner_text() and np.abs(content(picture) - before).mean() > 1 and np.abs(content(chart) - line).max() > 50)
+    shot(page, "video")
+    box = chart.locator("canvas").bounding_box()
+    chart.locator("canvas").click(position={"x": .97 * box["width"], "y": .5 * box["height"]})
+    until(lambda: "frame 3 of 3" in picture.inner_text())
+    picture.locator("canvas").click(); page.keyboard.press(" ")  # plays from the start, and rests at the end
+    until(lambda: page.get_by_role("button", name="pause", exact=True).is_visible())
+    until(lambda: "frame 3 of 3" in picture.inner_text() and page.get_by_role("button", name="play", exact=True).is_visible())
+    assert all((folders / "views" / f"{film}{ending}").stat().st_size for ending in (".mp4", ".csv", ".png"))
 
 
 def test_app_serves_only_what_it_is_given(app, page):
