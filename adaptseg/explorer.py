@@ -274,5 +274,6 @@ class Explorer:
         "What is seen, as one picture."
         panels = [p for p in self.panels() if p.picture is not None]
         if not panels: raise ValueError("there is nothing to save: open a domain first")
-        titles = {p.title: [p.picture] for p in panels}
-        return save_figure(comparison(titles, self.split.classes, captions={p.title: [p.caption or None] for p in panels}, width=max(10, 4 * len(panels))), path)
+        titles, seen = {p.title: [p.picture] for p in panels}, [p.labels for p in panels if p.labels is not None and p.classes == self.split.classes]
+        legend = [labels[~np.isin(labels, list(self.hidden))] for labels in seen] if self.mode == "classes" else False
+        return save_figure(comparison(titles, self.split.classes, legend=legend, captions={p.title: [p.caption or None] for p in panels}, width=max(10, 4 * len(panels))), path)

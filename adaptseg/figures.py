@@ -203,7 +203,7 @@ def comparison(
     columns: dict,  # column title -> cells: (H, W, 3) uint8 RGB, (H, W) train ids, or None
     classes: ClassSet,  # of the label maps
     rows_titles: list | None = None,  # one title a row
-    legend: bool = True,  # name the colours below?
+    legend: bool | list = True,  # name the colours of the label maps below; a list: of these maps instead
     overlay: float = 0,  # share of the row's first image below its label maps, 0..1
     captions: dict | None = None,  # column title -> a text or None for each cell, such as its mIoU
     width: float = 10,  # inches; 100 pixels each
@@ -216,7 +216,8 @@ def comparison(
     heights = [cell * row_aspect(row) for row in pictures]
     title_height = TITLE + LINE * .8 * max(t.count("\n") for t in columns)
     tops = title_height + np.cumsum([0, *(h + GAP for h in heights)])  # of every row, and of the legend
-    entries = legend_entries([m for row in rows for p in row if (m := as_map(p)) is not None], classes) if legend else []
+    maps = [m for row in rows for p in row if (m := as_map(p)) is not None] if legend is True else legend
+    entries = legend_entries(maps, classes) if maps else []
     lines = -(-len(entries) // legend_columns(width))
     with rc_context(STYLE):
         fig = new_figure(width, tops[-1] - GAP + (lines * LINE + .1 if entries else 0))

@@ -43,6 +43,8 @@ function render({ model, el }) {
     img.src = url;
   };
   model.on("change:picture", show); show();
+  const hold = () => { canvas.style.cursor = model.get("pen") ? "crosshair" : "pointer"; };  // it draws, or it chooses
+  model.on("change:pen", hold); hold();
 
   const place = event => {
     const r = canvas.getBoundingClientRect(), [h, w] = model.get("size"), within = (v, n) => Math.max(0, Math.min(n - 1, Math.floor(v)));
@@ -87,7 +89,7 @@ STYLES = """
 .adaptseg-picture .frame { position: relative; line-height: 0; background: #eee; }
 .adaptseg-picture:focus .frame { box-shadow: 0 0 0 2px #0072b2; }
 .adaptseg-picture img { width: 100%; user-select: none; }
-.adaptseg-picture canvas { position: absolute; inset: 0; width: 100%; height: 100%; cursor: crosshair; touch-action: none; }
+.adaptseg-picture canvas { position: absolute; inset: 0; width: 100%; height: 100%; touch-action: none; }
 """
 
 # %% ../nbs/api/81_picture_view.ipynb #6909a104

@@ -242,6 +242,7 @@ def test_workbench(either):
     canvas.hover(position={"x": .5 * box["width"], "y": .95 * box["height"]})
     until(lambda: picture.locator(".note").inner_text() == "label 3")  # as it was drawn
     page.get_by_role("button", name="give class").click()
+    until(lambda: canvas.evaluate("c => c.style.cursor") == "pointer")
     page.get_by_label("class").select_option("road")
     canvas.click(position={"x": .5 * box["width"], "y": .95 * box["height"]})
     canvas.hover(position={"x": .52 * box["width"], "y": .95 * box["height"]})

@@ -1,0 +1,85 @@
+"""Pictures of all dashboards for nbs/tutorials/dashboards.ipynb, taken in a browser: `make demo`, then `python tests/walk.py`. Needs chromium."""
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from adaptseg.app import served_notebook, voila_command, voila_environment
+
+ROOT = Path(__file__).parents[1]
+PICTURES, PORT = ROOT / "nbs" / "pictures", 8899
+
+
+def results(page):
+    page.locator("select[multiple]").select_option(index=[0, 1])
+    page.wait_for_function("() => document.querySelectorAll('.adaptseg-picture').length == 4 && !document.body.innerText.includes('computing')")
+    for _ in range(3): page.get_by_role("button", name="next →").locator("visible=true").click(); time.sleep(3)
+    take(page, "results")
+    page.get_by_role("button", name="errors").click()
+    time.sleep(2)
+    take(page, "errors")
+
+
+def training(page):
+    time.sleep(4)
+    take(page, "training")
+
+
+def segments(page):
+    canvas = page.locator(".adaptseg-picture:visible canvas")
+    for label, (x, y, to) in {"0": (.35, .8, .65), "1": (.3, .05, .7)}.items():  # the street, the sky
+        page.get_by_label("label").fill(label); page.keyboard.press("Tab"); time.sleep(1)
+        box = canvas.bounding_box()
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        page.mouse.down(); page.mouse.move(box["x"] + to * box["width"], box["y"] + y * box["height"], steps=10); page.mouse.up()
+        time.sleep(1)
+    page.get_by_role("button", name="run", exact=True).click()
+    page.wait_for_function("() => document.body.innerText.includes('done:')", timeout=120_000)
+    time.sleep(2)
+    take(page, "segments")
+
+
+def datasets(page):
+    page.get_by_label("beside").select_option("cityscapes")
+    page.get_by_role("button", name="count classes").click()
+    page.wait_for_function("() => [...document.querySelectorAll('img.widget-image')].some(i => i.naturalWidth > 400 && i.offsetParent)")
+    take(page, "datasets")
+
+
+def video(page):
+    page.get_by_label("camera").select_option("val camera1")
+    page.get_by_role("button", name="segment", exact=True).click()
+    page.wait_for_function("() => document.body.innerText.includes('frame 1 of')", timeout=300_000)
+    page.get_by_role("button", name="most objects").click()
+    time.sleep(2)
+    take(page, "video")
+
+
+def take(page, name):
+    "What the dashboard fills of the page, as a small file."
+    box = page.locator(".jupyter-widgets.widget-tab").first.bounding_box()
+    part = Path(tempfile.gettempdir()) / f"{name}.png"
+    page.screenshot(path=part, clip=box)
+    Image.open(part).convert("RGB").resize((round(box["width"] * .8), round(box["height"] * .8)), Image.LANCZOS).save(PICTURES / f"dashboard-{name}.jpg", quality=80, optimize=True)
+    print(name, (PICTURES / f"dashboard-{name}.jpg").stat().st_size // 1000, "kB")
+
+
+with tempfile.TemporaryDirectory() as place, sync_playwright() as p:
+    notebook = served_notebook(Path(place), str(ROOT / "runs" / "demo"), None, str(Path(place) / "views"))
+    app = subprocess.Popen(voila_command(notebook, PORT), cwd=place, env={**voila_environment(notebook), "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    try:
+        time.sleep(20)
+        page = browser.new_page(viewport={"width": 1400, "height": 1300})
+        page.goto(f"http://127.0.0.1:{PORT}/", timeout=120_000)
+        page.wait_for_selector(".adaptseg-picture img", timeout=120_000)
+        for name, room in {"Results": results, "Training": training, "Segments": segments, "Datasets": datasets, "Video": video}.items():
+            page.get_by_role("tab", name=name).click()
+            time.sleep(3)
+            room(page)
+    finally:
+        browser.close(); app.terminate(); app.wait(20)
