@@ -16,7 +16,7 @@ from .explorer_view import renew
 from .picture_view import PictureView, told
 from .player import Player
 
-# %% ../nbs/api/90_player_view.ipynb #863adc7a
+# %% ../nbs/api/90_player_view.ipynb #3b8ecaec
 class PlayerView(W.VBox):
     "The player."
 
@@ -91,8 +91,8 @@ class PlayerView(W.VBox):
 
     def _opened(self, change):
         if change.new is None: return
-        with told(self.message):
-            self.rest()
+        self.rest()
+        with self.busy, told(self.message):
             self.player.open(change.new)
             self.quiet = True
             self.slider.value, self.slider.max = 0, len(self.player.table) - 1

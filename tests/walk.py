@@ -16,8 +16,10 @@ PICTURES, PORT = ROOT / "nbs" / "pictures", 8899
 
 def results(page):
     page.locator("select[multiple]").select_option(index=[0, 1])
-    page.wait_for_function("() => document.querySelectorAll('.adaptseg-picture').length == 4 && !document.body.innerText.includes('computing')")
-    for _ in range(3): page.get_by_role("button", name="next →").locator("visible=true").click(); time.sleep(3)
+    for _ in range(3):
+        page.wait_for_function("() => document.querySelectorAll('.adaptseg-picture').length == 4 && !document.body.innerText.includes('computing')")
+        page.get_by_role("button", name="next →").locator("visible=true").click(); time.sleep(3)
+    page.wait_for_function("() => !document.body.innerText.includes('computing')")
     take(page, "results")
     page.get_by_role("button", name="errors").click()
     time.sleep(2)
