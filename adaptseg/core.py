@@ -55,6 +55,7 @@ from .losses import SegmentationLoss, adversarial_loss, discriminator_loss, segm
 from .metrics import confusion_matrix, iou, mean_iou, pixel_accuracy, protocol_miou, scores
 from .monitor import Live, Monitor, live
 from .pictures import rgb_image
+from .processes import is_main
 from .presets import PRESETS, Config, make_config, notebook_config, parse_size, pick_device, pick_precision, resolve
 from .runs import Run, find_runs, run_path, write_json
 from .samples import write_samples
@@ -112,6 +113,7 @@ def finish(run: Run, data: RunData, model: DeepLabV2, cfg: Config) -> None:
     mode = run.config["preprocessing"]  # what the initial weights needed, unless given
     sized = lambda split: Predictor(model, data.source.classes, input_size(cfg, split), mode)
     metrics = {f"{t.name}/{t.split}": evaluate(sized(t), t, workers=cfg.workers) for t in data.tests}
+    if not is_main(): return
     if data.tests: save_figure(show_predictions({f"{run.path.name} on {data.tests[0].name}": sized(data.tests[0])}, data.tests[0]), run.path / "comparison.png")
     save_figure(learning_curves(run), run.path / "curves.png")
     write_json(run.path / "metrics.json", metrics)
