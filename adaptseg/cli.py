@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'train_command', 'train_together', 'segment_command', 'evaluate_command', 'experiments_command',
-           'compare_command', 'dataset_command', 'demo_command', 'table_command', 'video_command', 'parser', 'main']
+           'compare_command', 'dataset_command', 'demo_command', 'table_command', 'sweep_command', 'video_command',
+           'parser', 'main']
 
 # %% ../nbs/api/95_cli.ipynb #a3bd52a8
 import argparse
@@ -23,6 +24,7 @@ from .notebooks import NotebookFailed, given, run_notebook
 from .presets import Config, make_config, resolve
 from .processes import in_turn, launched, start, stop
 from .runs import Run, check_free, differences, run_path
+from .sweep import LiveTable, Sweep, stop_on_failed_rows, sweep_rows
 from .segmenting import SegmentJob, check_folder, find_images, segment_job
 
 # %% ../nbs/api/95_cli.ipynb #e3690dc2
@@ -105,6 +107,15 @@ def table_command(folder: str) -> None:
     if not runs: raise FileNotFoundError(f"there is no finished run below {folder}: expected {folder}/<source>2<target>/<method>-s<seed>")
     print(summary_table(runs))
 
+# %% ../nbs/api/95_cli.ipynb #4d16878b
+def sweep_command(args: argparse.Namespace) -> None:
+    "`adaptseg sweep`: make all runs of a table and a grid, show how far they are, and at the end their scores."
+    sweep = Sweep(sweep_rows(args.table, dict(args.parameters)))
+    table = sweep.run(args.workers, args.scheduler, LiveTable())
+    scores = sweep.folder / "table.md"
+    print(f"\n{table.to_string(index=False, justify='left')}\n\n{scores.read_text() if scores.is_file() else ''}\nin {sweep.folder}: sweep.csv, table.md, sweep.log, logs")
+    stop_on_failed_rows(table)
+
 # %% ../nbs/api/95_cli.ipynb #342d1a27
 def video_command(args: argparse.Namespace) -> None:
     "`adaptseg video`: segment every frame, count the selected objects."
@@ -123,6 +134,11 @@ def parser() -> argparse.ArgumentParser:
         c = commands.add_parser(name, help=text, epilog="Parameters: " + ", ".join(kind.model_fields))
         c.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters", help="a parameter of the notebook, as for papermill")
     commands.add_parser("table", help="scores of finished runs, mean and deviation over seeds").add_argument("folder", nargs="?", default="runs")
+    s = commands.add_parser("sweep", help="a table of parameters, each row a run, on all GPUs or a dask cluster", epilog="Parameters: " + ", ".join(Config.model_fields))
+    s.add_argument("table", nargs="?", help="a .csv, a column a parameter, a row a run")
+    s.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUES"), dest="parameters", help="values joined by commas: every row with each of them")
+    s.add_argument("--workers", type=int, help="processes on this machine; one a GPU, or one")
+    s.add_argument("--scheduler", help="address of a dask scheduler, such as tcp://node:8786, instead")
     v = commands.add_parser("video", help="segment a video or a folder of frames: mp4, counts of the selected objects, chart")
     v.add_argument("source", metavar="IN", help="a video, or a folder of frames")
     v.add_argument("out", metavar="OUT", help="the .mp4; a .csv and a .png go beside it")
@@ -154,8 +170,9 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if launched() and args.command != "train": raise ValueError("a launcher started several processes, which only adaptseg train shares work between; call it without accelerate launch or torchrun")
         if args.command == "table": table_command(args.folder)
+        elif args.command == "sweep": sweep_command(args)
         elif args.command == "video": video_command(args)
         elif args.command == "app": serve(**{k: v for k, v in vars(args).items() if k != "command"})
         elif args.command == "doctor": sys.exit(0 if doctor(args.names, args.data_root, args.jobs) else 1)
         else: COMMANDS[args.command](dict(args.parameters))
-    except (ValueError, OSError, FloatingPointError, NotebookFailed) as e: raise SystemExit(f"adaptseg {args.command}: {e}") from None
+    except (ValueError, OSError, ImportError, FloatingPointError, NotebookFailed) as e: raise SystemExit(f"adaptseg {args.command}: {e}") from None
