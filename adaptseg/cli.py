@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'train_command', 'train_together', 'segment_command', 'evaluate_command', 'experiments_command',
            'compare_command', 'dataset_command', 'demo_command', 'table_command', 'sweep_command', 'video_command',
-           'parser', 'main']
+           'parser', 'on_workers', 'main']
 
 # %% ../nbs/api/95_cli.ipynb #a3bd52a8
 import argparse
@@ -24,7 +24,7 @@ from .notebooks import NotebookFailed, given, run_notebook
 from .presets import Config, make_config, resolve
 from .processes import in_turn, launched, start, stop
 from .runs import Run, check_free, differences, run_path
-from .sweep import LiveTable, Sweep, stop_on_failed_rows, sweep_rows
+from .sweep import LiveTable, Sweep, segment_on_workers, stop_on_failed_rows, sweep_rows
 from .segmenting import SegmentJob, check_folder, find_images, segment_job
 
 # %% ../nbs/api/95_cli.ipynb #e3690dc2
@@ -45,10 +45,14 @@ def train_together(parameters: dict) -> Run:
     return run
 
 
-def segment_command(parameters: dict) -> Path:  # folder of the results
+def segment_command(
+    parameters: dict,
+    workers: int | None = None, scheduler: str | None = None,  # that segment first, see `connect`
+) -> Path:  # folder of the results
     "`adaptseg segment`: check the values, then run nbs/segment.ipynb into its folder."
     job = segment_job(**given(parameters))
     find_images(job), check_folder(job)
+    if workers or scheduler: segment_on_workers(given(parameters), workers, scheduler)
     return run_notebook("segment", job.path, {k: getattr(job, k) for k in given(parameters)})
 
 
@@ -133,12 +137,12 @@ def parser() -> argparse.ArgumentParser:
                              ("evaluate", EvaluateJob, "a run or a weight file on any domain (nbs/evaluate.ipynb)"), ("compare", CompareJob, "runs side by side, tables over seeds (nbs/compare.ipynb)")):
         c = commands.add_parser(name, help=text, epilog="Parameters: " + ", ".join(kind.model_fields))
         c.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters", help="a parameter of the notebook, as for papermill")
+        if name == "segment": on_workers(c)
     commands.add_parser("table", help="scores of finished runs, mean and deviation over seeds").add_argument("folder", nargs="?", default="runs")
     s = commands.add_parser("sweep", help="a table of parameters, each row a run, on all GPUs or a dask cluster", epilog="Parameters: " + ", ".join(Config.model_fields))
     s.add_argument("table", nargs="?", help="a .csv, a column a parameter, a row a run")
     s.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUES"), dest="parameters", help="values joined by commas: every row with each of them")
-    s.add_argument("--workers", type=int, help="processes on this machine; one a GPU, or one")
-    s.add_argument("--scheduler", help="address of a dask scheduler, such as tcp://node:8786, instead")
+    on_workers(s)
     v = commands.add_parser("video", help="segment a video or a folder of frames: mp4, counts of the selected objects, chart")
     v.add_argument("source", metavar="IN", help="a video, or a folder of frames")
     v.add_argument("out", metavar="OUT", help="the .mp4; a .csv and a .png go beside it")
@@ -160,6 +164,12 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def on_workers(command: argparse.ArgumentParser) -> None:
+    "The arguments of what can be done by many workers."
+    command.add_argument("--workers", type=int, help="processes on this machine, each with a GPU if there are any")
+    command.add_argument("--scheduler", help="address of a dask scheduler, such as tcp://node:8786, instead")
+
+
 COMMANDS = {"train": train_command, "demo": demo_command, "segment": segment_command, "evaluate": evaluate_command, "experiments": experiments_command, "compare": compare_command,
             "dataset": dataset_command}
 
@@ -171,6 +181,7 @@ def main(argv: list[str] | None = None) -> None:
         if launched() and args.command != "train": raise ValueError("a launcher started several processes, which only adaptseg train shares work between; call it without accelerate launch or torchrun")
         if args.command == "table": table_command(args.folder)
         elif args.command == "sweep": sweep_command(args)
+        elif args.command == "segment": segment_command(dict(args.parameters), args.workers, args.scheduler)
         elif args.command == "video": video_command(args)
         elif args.command == "app": serve(**{k: v for k, v in vars(args).items() if k != "command"})
         elif args.command == "doctor": sys.exit(0 if doctor(args.names, args.data_root, args.jobs) else 1)

@@ -71,10 +71,10 @@ def test_a_killed_worker_loses_only_its_run(data, tmp_path):
 
 def test_two_sweeps_share_the_runs(data, tmp_path):
     out = tmp_path / "runs"
-    both = [sweep(data, out, method="source_only", seed="0,1,2") for _ in range(2)]
+    both = [sweep(data, out, method="source_only", seed="0,1") for _ in range(2)]
     for process in both: finished(process)
     began = log(out)
-    assert sorted(run for *_, run in began) == [f"gta52cityscapes/source_only-s{s}" for s in range(3)]
+    assert sorted(run for *_, run in began) == [f"gta52cityscapes/source_only-s{s}" for s in range(2)]
     assert {verb for _, verb, _ in began} == {"began"} and len({pid for pid, *_ in began}) == 2, "both worked"
 
 
