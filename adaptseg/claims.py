@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 from uuid import uuid4
@@ -79,4 +79,5 @@ def _ours(path, me):
 
 
 def _beat(path, me, end):
-    while not end.wait(BEAT) and _ours(path, me): os.utime(claim_file(path))
+    while not end.wait(BEAT) and _ours(path, me):
+        with suppress(FileNotFoundError): os.utime(claim_file(path))  # given back just now

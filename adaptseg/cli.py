@@ -39,7 +39,7 @@ def train_command(parameters: dict) -> Run:
 def train_together(parameters: dict) -> Run:
     "This process's part of a run that a launcher started several processes for."
     from adaptseg.core import train
-    start(parameters.get("device") or "auto")
+    start(given(parameters).get("device", "auto"))
     run = train(in_turn(lambda: make_config(**given(parameters))))
     stop()
     return run

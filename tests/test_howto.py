@@ -7,6 +7,7 @@ import pytest
 
 from adaptseg.cli import parser
 from adaptseg.presets import make_config
+from adaptseg.segmenting import segment_job
 from adaptseg.sweep import sweep_rows
 
 PAGES = Path(__file__).parents[1] / "nbs" / "howto"
@@ -25,4 +26,4 @@ def test_command_is_understood(page, line, tmp_path):
         table.write_text(re.search(r"```\n(source,.*?)```", (PAGES / page).read_text(), re.DOTALL)[1])
         rows = sweep_rows(table if args.table else None, dict(args.parameters))
         assert len(rows) == 6
-    for row in rows: make_config(**row)
+    for row in rows: (segment_job if args.command == "segment" else make_config)(**row)
