@@ -21,6 +21,7 @@ from .labels import read_image
 from .losses import upsample
 from .label_free import RULES, LabelFree
 from .presets import Config, parse_size
+from .processes import everyone, is_main
 from .runs import save_network, write_json, written
 from .splits import Split
 
@@ -113,18 +114,18 @@ class Choice(Callback):
 
     def after_validate(self):
         if self.images is None: return
-        self.prune(self.history.rows[:-1])
-        scores = self.scores()
+        if is_main(): self.prune(self.history.rows[:-1])
+        scores, *_ = everyone(self.scores() if is_main() else None)  # the others wait
         self.history.add(**scores)
         print("       without labels: " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items()), flush=True)
         now = self.history.rows[-1]["step"]
-        if any(row["step"] == now for row in choose(self.history.rows, self.labelled).values()):
+        if is_main() and any(row["step"] == now for row in choose(self.history.rows, self.labelled).values()):
             self.file(now).parent.mkdir(exist_ok=True)
             save_network(self.file(now), self.model, self.cfg, self.classes)
 
     def finish(self):
         "Write choices.json: for each rule its step, weights, mIoU and regret."
-        if self.images is None: return
+        if self.images is None or not is_main(): return
         self.prune(self.history.rows)
         write_json(self.path / "choices.json", {rule: {**found, "weights": self.file(found["step"]).relative_to(self.path).as_posix()}
                                                 for rule, found in regrets(self.history.rows, self.labelled).items()})

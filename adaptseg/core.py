@@ -21,11 +21,11 @@ __all__ = ['train', 'describe', 'finish', 'dashboard', 'Explorer', 'Live', 'Moni
            'write_samples', 'match_segments', 'read_truths', 'segment_scores', 'summarise', 'ReferenceSegmenter',
            'SegmentConfig', 'Segmenter', 'segment_config', 'SegmentJob', 'find_images', 'overlay', 'save_labels',
            'segment_images', 'segment_job', 'Item', 'Split', 'check_split', 'load_label', 'render', 'choices_table',
-           'protocol_differences', 'published_table', 'results', 'results_table', 'summary', 'summary_table', 'RunData',
-           'dataset_root', 'fit', 'load_data', 'load_val', 'make_learner', 'make_network', 'DeepLabVGG',
-           'build_network', 'RELEASED', 'convert', 'diagnose', 'load_weights', 'open_network', 'EvaluateJob',
-           'by_camera', 'camera_pictures', 'evaluate_job', 'evaluate_weights', 'open_job', 'score_table',
-           'selected_objects', 'worst_and_best']
+           'protocol_differences', 'published_table', 'results', 'results_table', 'LiveTable', 'Sweep', 'sweep_rows',
+           'summary', 'summary_table', 'RunData', 'dataset_root', 'fit', 'load_data', 'load_val', 'make_learner',
+           'make_network', 'DeepLabVGG', 'build_network', 'RELEASED', 'convert', 'diagnose', 'load_weights',
+           'open_network', 'EvaluateJob', 'by_camera', 'camera_pictures', 'evaluate_job', 'evaluate_weights',
+           'open_job', 'score_table', 'selected_objects', 'worst_and_best']
 
 # %% ../nbs/api/94_core.ipynb #19922854
 from fastai.callback.core import Callback
@@ -56,12 +56,14 @@ from .metrics import confusion_matrix, iou, mean_iou, pixel_accuracy, protocol_m
 from .monitor import Live, Monitor, live
 from .pictures import rgb_image
 from .player import Player
+from .processes import is_main
 from .presets import PRESETS, Config, make_config, notebook_config, parse_size, pick_device, pick_precision, resolve
 from .runs import Run, find_runs, run_path, write_json
 from .samples import write_samples
 from .segment_scores import match_segments, read_truths, segment_scores, summarise
 from .segmenter import ReferenceSegmenter, SegmentConfig, Segmenter, segment_config
 from .segmenting import SegmentJob, find_images, overlay, save_labels, segment_images, segment_job
+from .sweep import LiveTable, Sweep, sweep_rows
 from .splits import Item, Split, check_split, load_label
 from .streets import render
 from .tables import choices_table, protocol_differences, published_table, results, results_table, summary, summary_table
@@ -82,7 +84,7 @@ _all_ = ["dashboard", "Explorer", "Live", "Monitor", "live", "Player", "Workbenc
          "parse_size", "pick_device", "pick_precision", "resolve", "Run", "find_runs", "run_path", "write_samples", "match_segments", "read_truths", "segment_scores",
          "summarise", "ReferenceSegmenter", "SegmentConfig", "Segmenter", "segment_config", "SegmentJob", "find_images", "overlay", "save_labels", "segment_images",
          "segment_job", "Item", "Split", "check_split", "load_label", "render", "choices_table", "protocol_differences", "published_table", "results", "results_table",
-         "summary", "summary_table", "RunData", "dataset_root", "fit", "load_data", "load_val", "make_learner", "make_network", "DeepLabVGG", "build_network", "RELEASED", "convert", "diagnose", "load_weights", "open_network", "EvaluateJob", "by_camera",
+         "LiveTable", "Sweep", "sweep_rows", "summary", "summary_table", "RunData", "dataset_root", "fit", "load_data", "load_val", "make_learner", "make_network", "DeepLabVGG", "build_network", "RELEASED", "convert", "diagnose", "load_weights", "open_network", "EvaluateJob", "by_camera",
          "camera_pictures", "evaluate_job", "evaluate_weights", "open_job", "score_table", "selected_objects", "worst_and_best"]
 
 # %% ../nbs/api/94_core.ipynb #9d2aab6d
@@ -113,6 +115,7 @@ def finish(run: Run, data: RunData, model: DeepLabV2, cfg: Config) -> None:
     mode = run.config["preprocessing"]  # what the initial weights needed, unless given
     sized = lambda split: Predictor(model, data.source.classes, input_size(cfg, split), mode)
     metrics = {f"{t.name}/{t.split}": evaluate(sized(t), t, workers=cfg.workers) for t in data.tests}
+    if not is_main(): return
     if data.tests: save_figure(show_predictions({f"{run.path.name} on {data.tests[0].name}": sized(data.tests[0])}, data.tests[0]), run.path / "comparison.png")
     save_figure(learning_curves(run), run.path / "curves.png")
     write_json(run.path / "metrics.json", metrics)

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['CAFFE_BGR_MEAN', 'IMAGENET_RGB_MEAN', 'IMAGENET_RGB_STD', 'PREPROCESSING', 'normalise', 'denormalise', 'read_pair',
-           'augmentation', 'RandomZoom', 'draw_order', 'DrawDataset', 'DrawLoader', 'EvalDataset', 'eval_loader']
+           'augmentation', 'RandomZoom', 'draw_order', 'DrawDataset', 'LocalLoader', 'DrawLoader', 'EvalDataset',
+           'ShareLoader', 'eval_loader']
 
 # %% ../nbs/api/10_data.ipynb #81f4a90e
 import numpy as np
 import torch
 from fastai.data.load import DataLoader
+from fastai.torch_core import to_detach
 from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
@@ -161,7 +163,12 @@ class DrawDataset:
         return (x,) if label is None else (x, label.long())
 
 # %% ../nbs/api/10_data.ipynb #5f28b675
-class DrawLoader(DataLoader):
+class LocalLoader(DataLoader):
+    "A loader whose batches stay in their process: fastai would gather losses and metrics of all after every batch."
+    def to_detach(self, b, cpu=True, gather=False): return to_detach(b, cpu, False)
+
+
+class DrawLoader(LocalLoader):
     "Batches of a `DrawDataset`; epoch `e` holds the steps `e * steps .. (e + 1) * steps - 1` of training."
 
     def __init__(
@@ -205,6 +212,21 @@ class EvalDataset:
         return (x,) if label is None else (x, label.long())
 
 
-def eval_loader(split: Split, size: tuple[int, int], mode: str = "caffe", **kwargs) -> DataLoader:
+class ShareLoader(LocalLoader):
+    "Every `world`-th image of a dataset, from the `rank`-th on, one at a time."
+
+    def __init__(
+        self,
+        dataset: EvalDataset,
+        rank: int = 0, world: int = 1,  # this process and how many share the images
+        **kwargs,  # further arguments of fastai's DataLoader
+    ):
+        self.share = range(rank, len(dataset), world)
+        super().__init__(dataset, bs=1, n=len(self.share), indexed=True, **kwargs)
+
+    def get_idxs(self): return list(self.share)
+
+
+def eval_loader(split: Split, size: tuple[int, int], mode: str = "caffe", **kwargs) -> ShareLoader:
     "Batches of one image, for validation and scoring."
-    return DataLoader(EvalDataset(split, size, mode), bs=1, **kwargs)
+    return ShareLoader(EvalDataset(split, size, mode), **kwargs)

@@ -22,6 +22,7 @@ from .labels import CITYSCAPES_IDS, CLASS_SETS, ClassSet, image_size, read_image
 from .losses import upsample
 from .metrics import confusion_matrix, mean_iou, protocol_miou, scores
 from .presets import parse_size, pick_device, pick_precision
+from .processes import everyone, rank, world
 from .runs import written
 from .splits import Split, Packed
 from .weights import locate, open_network
@@ -173,9 +174,9 @@ def predictions(
     split: Split,  # any split, labelled or not
     workers: int = 0,  # processes that load images
 ) -> Iterator[tuple[Tensor, Tensor | None]]:  # (H, W) train ids predicted, and the label or None; both at the file's size
-    "Predict a split, image by image, in its order."
-    loader = eval_loader(split, predictor.size, predictor.mode, num_workers=workers)
-    for item, (x, *label) in zip(split.items, loader):
+    "Predict a split, image by image, in its order; where several processes do, each predicts its share."
+    loader = eval_loader(split, predictor.size, predictor.mode, num_workers=workers, rank=rank(), world=world())
+    for item, (x, *label) in zip(split.items[rank()::world()], loader):
         size = label[0].shape[-2:] if label else image_size(item.image)
         yield predict_labels(predictor.evidence(x), size)[0], (label[0][0] if label else None)
 
@@ -197,12 +198,14 @@ def evaluate(
     "Scores of a network on a split; a ValueError where their classes differ."
     if split.classes.names != predictor.classes.names:
         raise ValueError(f"the network predicts {predictor.classes.name}, the split is labelled in {split.classes.name}: load it with classes={predictor.classes.name!r}")
-    matrix, each = 0, {}
-    for name, (pred, label) in zip(image_names(split), predictions(predictor, split, workers)):
+    matrix, each, names = 0, {}, image_names(split)
+    for name, (pred, label) in zip(names[rank()::world()], predictions(predictor, split, workers)):
         if save: save_prediction(Path(save), name, pred.cpu().numpy().astype(np.uint8), split.classes)
         if label is None: continue
         counts = confusion_matrix(pred, label, len(split.classes)).cpu()
         matrix, each[name] = matrix + counts, image_miou(counts)
+    matrices, parts = zip(*everyone((matrix, each)))
+    matrix, each = sum(matrices), {name: part[name] for name in names for part in parts if name in part}
     out = dict(domain=split.name, split=split.split, images=len(split))
     if not each: return out
     protocols = {name: protocol_miou(matrix, split.classes, name) for name, c in CLASS_SETS.items() if set(c.names) < set(split.classes.names)}

@@ -17,6 +17,7 @@ from fastai.callback.core import Callback
 
 from .optimisers import all_optimisers
 from .presets import Config
+from .processes import is_main
 from .runs import write_json
 
 # %% ../nbs/api/47_health.ipynb #31f2303d
@@ -100,7 +101,7 @@ class Health(Callback):
     def note(self, p: Problem, action: str):
         "Warn, and write it down."
         self.events.append(dict(step=self.history.rows[-1]["step"], problem=p.kind, text=p.text, action=action))
-        write_json(self.file, self.events)
+        if is_main(): write_json(self.file, self.events)
         warnings.warn(f"step {self.events[-1]['step']}: {p.text} ({action})")
 
     def rollback(self, p: Problem):

@@ -17,6 +17,7 @@ from .adversarial import TargetCallback
 from .label_free import RULES
 from .optimisers import all_optimisers, train_step
 from .presets import Config
+from .processes import everyone, is_main
 from .runs import written
 
 # %% ../nbs/api/45_history.ipynb #a31d0dd7
@@ -54,7 +55,8 @@ class History(Callback):
         if not rest and (step % self.cfg.log_every == 0 or last): self._row(step)
 
     def _row(self, step):
-        means = {k: float(v) / self.n for k, v in self.sums.items()}
+        shares = everyone({k: float(v) / self.n for k, v in self.sums.items()})
+        means = {k: sum(share[k] for share in shares) / len(shares) for k in shares[0]}
         self.sums, self.n = {}, 0
         self.loss_func.check_labels()
         self.rows.append(dict(step=step, seconds=round(self.earlier + time.time() - self.start, 1), lr=self.opt.hypers[0]["lr"], **means))
@@ -82,6 +84,7 @@ class History(Callback):
         self.write()
 
     def write(self):
+        if not is_main(): return
         with written(self.file) as part, open(part, "w", newline="") as f:
             out = csv.DictWriter(f, COLUMNS)
             out.writeheader(); out.writerows(self.rows)
@@ -103,6 +106,7 @@ class Checkpoint(Callback):
         return [self.model] + [m for method in methods(self.learn) for m in method.modules.values()]
 
     def after_validate(self):
+        if not is_main(): return
         state = dict(epochs=self.epoch + 1, modules=[m.state_dict() for m in self._modules()], history=self.history.rows,
                      optimisers=[o.opt.state_dict() for o in all_optimisers(self.learn)], n_unlabelled=int(self.loss_func.n_unlabelled))
         with written(self.file) as part: torch.save(state, part)

@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from .deeplab import BN_STATS, check_choice
 from .losses import GANS
+from .processes import BN_SYNC
 from .vgg import NETWORKS, VGG_OWN
 
 # %% ../nbs/api/42_presets.ipynb #10246d23
@@ -99,7 +100,8 @@ class Config(BaseModel):
     colour: Annotated[float, Field(ge=0, le=1)] = 0.0  # random brightness, contrast and saturation
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # random hue
 
-    batch_size: Annotated[int, Field(ge=1)] = 1  # images of either domain in a step
+    batch_size: Annotated[int, Field(ge=1)] = 1  # images of either domain in a step, of all processes together
+    bn_sync: Literal[BN_SYNC] = "sync"  # batch norm over several processes: sync (of all their images), average or off (of each process's own)
     accumulate: Annotated[int, Field(ge=1)] = 1  # batches in one optimiser step
     steps: Annotated[int, Field(ge=0)] = 150_000  # optimiser steps until training stops; 0 scores the initial weights as they are
     num_steps: Annotated[int, Field(ge=1)] | None = 250_000  # optimiser steps of the poly schedule; None: as many as training

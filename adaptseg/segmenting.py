@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENDINGS', 'segment_job', 'FREE', 'SegmentJob', 'find_images', 'segment_colours', 'save_labels', 'overlay',
-           'check_folder', 'open_folder', 'segment_images', 'score_folder']
+           'check_folder', 'open_folder', 'segment_images', 'segment_files', 'score_folder']
 
 # %% ../nbs/api/72_segmenting.ipynb #f1e2e4d6
 import json
@@ -160,15 +160,23 @@ def segment_images(job: SegmentJob) -> Path:  # the folder
     todo = open_folder(job, files)
     if not job.data_root and job.images in SAMPLE_DOMAINS and not resolve(job.images).exists(): print("SAMPLE DOMAINS: no data_root was given, so these are synthetic street scenes made here.")
     print(f"{len(files)} images, {len(files) - len(todo)} of them done before, variant {job.variant}, into {folder}", flush=True)
-    for done, (name, labels) in enumerate(_segmented(job, {n: files[n] for n in todo}), 1):
-        with written(folder / "overlays" / f"{name}.png") as part: Image.fromarray(overlay(rgb_image(files[name]), labels)).save(part, format="png")
-        save_labels(folder / "labels" / f"{name}.png", labels)
-        if done % max(1, len(todo) // 20) == 0: print(f"{done}/{len(todo)}  {name}: {len(np.unique(labels))} labels", flush=True)
+    segment_files(job, {n: files[n] for n in todo})
     table, metrics = score_folder(folder, list(files), truths)
     table.to_csv(folder / "scores.csv", index=False)
     save_figure(contact_sheet({n: rgb_image(folder / "overlays" / f"{n}.png") for n in list(files)[:60]}), folder / "contact_sheet.png")
     write_json(folder / "metrics.json", metrics)
     return folder
+
+
+def segment_files(
+    job: SegmentJob,
+    files: dict[str, Path],  # images by name
+) -> None:
+    "Segment images into the job's folder, ready for it or not."
+    for done, (name, labels) in enumerate(_segmented(job, files), 1):
+        with written(job.path / "overlays" / f"{name}.png") as part: Image.fromarray(overlay(rgb_image(files[name]), labels)).save(part, format="png")
+        save_labels(job.path / "labels" / f"{name}.png", labels)
+        if done % max(1, len(files) // 20) == 0: print(f"{done}/{len(files)}  {name}: {len(np.unique(labels))} labels", flush=True)
 
 
 def _segmented(job, files):

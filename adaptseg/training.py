@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SAMPLE_DOMAINS', 'RunData', 'dataset_root', 'load_data', 'load_val', 'input_size', 'initial_weights', 'settle',
-           'make_network', 'SourceEpoch', 'SkipValidation', 'make_learner', 'make_method', 'StopAt', 'fit', 'facts',
-           'run_learner', 'tensorboard']
+           'make_network', 'SourceEpoch', 'SkipValidation', 'make_learner', 'share_of_batch', 'make_method', 'StopAt',
+           'fit', 'prepare', 'open_run', 'save_trained', 'facts', 'run_learner', 'tensorboard']
 
 # %% ../nbs/api/48_training.ipynb #2cc2ea9a
 import warnings
@@ -35,7 +35,8 @@ from .losses import SegmentationLoss
 from .metrics import segmentation_metrics
 from .optimisers import PolySchedule, network_optimiser, train_step
 from .presets import Config, make_config, parse_range, parse_size, pick_device, pick_precision, resolve
-from .runs import Run, check_free, load_network, network_arguments, run_path, save_network, written
+from .processes import Processes, in_turn, is_main, rank, world
+from .runs import Run, check_free, load_network, network_arguments, run_path, save_network, write_json, written
 from .samples import RECORD, write_samples
 from .splits import Split, fingerprint
 from .vgg import build_network
@@ -143,22 +144,29 @@ def make_learner(
 ) -> Learner:  # ready for `fit`; with a progress bar where fastai shows one
     "The Learner of a configuration."
     loaders = dict(num_workers=cfg.workers, device=next(model.parameters()).device, pin_memory=torch.cuda.is_available())
-    steps = min(cfg.val_every, cfg.steps) * cfg.accumulate
+    steps, share = min(cfg.val_every, cfg.steps) * cfg.accumulate, share_of_batch(cfg)
     augment = augmentation(cfg.crop and parse_size(cfg.crop), cfg.scale and parse_range(cfg.scale), cfg.flip, cfg.colour, cfg.hue)
 
     def stream(split, size, labels):
         dataset = DrawDataset(split, parse_size(size), cfg.preprocessing, augment, 2 * cfg.seed + (not labels), labels)
-        return DrawLoader(dataset, cfg.batch_size, steps, **loaders)
+        return DrawLoader(dataset, share, steps, rank(), world(), **loaders)
 
     cbs = [SourceEpoch(), PolySchedule(cfg.poly_steps, cfg.power, cfg.accumulate), StopAt(cfg.steps * cfg.accumulate), *cbs]
-    if cfg.accumulate > 1: cbs.append(GradientAccumulation(cfg.accumulate * cfg.batch_size))
+    if cfg.accumulate > 1: cbs.append(GradientAccumulation(cfg.accumulate * share))
+    if world() > 1: cbs.append(Processes(cfg.bn_sync))
     if cfg.method != "source_only": cbs.append(make_method(cfg, stream(data.target, cfg.target_size, False), model))
-    val = eval_loader(data.val, input_size(cfg, data.val), cfg.preprocessing, **loaders) if data.val else DataLoader([], bs=1)
+    val = eval_loader(data.val, input_size(cfg, data.val), cfg.preprocessing, rank=rank(), world=world(), **loaders) if data.val else DataLoader([], bs=1)
     if not data.val: cbs.append(SkipValidation())
     learn = Learner(DataLoaders(stream(data.source, cfg.source_size, True), val, device=loaders["device"]), model, SegmentationLoss(cfg.lambda_seg),
                     metrics=segmentation_metrics(data.source.classes), cbs=cbs, path=run_path(cfg))
     learn.opt = network_optimiser(model, cfg.lr, cfg.head_factor, cfg.momentum, cfg.weight_decay, cfg.repeated_updates, cfg.optimiser)
     return learn
+
+
+def share_of_batch(cfg: Config) -> int:
+    "How many images of a step this process takes."
+    if cfg.batch_size % world(): raise ValueError(f"batch_size: expected a multiple of the {world()} processes, which share a step's images; found {cfg.batch_size}")
+    return cfg.batch_size // world()
 
 
 def make_method(cfg: Config, target: DrawLoader, model: DeepLabV2) -> Callback:
@@ -182,18 +190,42 @@ def fit(
     cbs=(),  # further fastai callbacks
 ) -> tuple[Run, RunData, DeepLabV2]:  # the run with history and weights, but no scores yet
     "Train one network as the configuration says, into its run folder."
-    check_free(run_path(cfg), cfg)
+    cfg, data, model, learn = in_turn(lambda: prepare(cfg, cbs))
+    run = in_turn(lambda: open_run(cfg, data, model))
+    if learn: run_learner(learn, run, cfg, data)
+    if is_main(): save_trained(run, cfg, data, model, learn)
+    return run, data, model.eval()
+
+
+def prepare(
+    cfg: Config,
+    cbs=(),  # further fastai callbacks
+) -> tuple[Config, RunData, DeepLabV2, Learner | None]:  # all that training needs; no Learner where there is no step
+    "Whatever can fail before a run's folder exists."
+    if is_main(): check_free(run_path(cfg), cfg)
+    share_of_batch(cfg)
     start = initial_weights(cfg)
     cfg, data = settle(cfg, start), load_data(cfg)
     model = make_network(cfg, data.source.classes, start)
-    cbs = (*cbs, *([tensorboard(run_path(cfg))] if cfg.tensorboard else []))
-    learn = make_learner(cfg, data, model, cbs) if cfg.steps else None
+    cbs = (*cbs, *([tensorboard(run_path(cfg))] if cfg.tensorboard and is_main() else []))
+    return cfg, data, model, make_learner(cfg, data, model, cbs) if cfg.steps else None
+
+
+def open_run(cfg: Config, data: RunData, model: DeepLabV2) -> Run:
+    "Make the run's folder, or go on in it; where several processes train, the first does it, and all must see it."
+    if not is_main(): return Run(run_path(cfg))
     run = Run.create(cfg, **facts(cfg, data, model))
-    if learn: run_learner(learn, run, cfg, data)
+    before = run.config
+    if before.get("processes", 1) != world():
+        write_json(run.path / "config.json", {**before, "processes": world(), "processes_before": before.get("processes_before", []) + [before.get("processes", 1)]})
+    return run
+
+
+def save_trained(run: Run, cfg: Config, data: RunData, model: DeepLabV2, learn: Learner | None) -> None:
+    "Write what was trained: the network, and what the method trained beside it."
     save_network(run.path / "weights.safetensors", model, cfg, data.source.classes)
     for name, module in (pair for method in methods(learn) for pair in method.modules.items()) if learn else ():
         with written(run.path / f"{name}.safetensors") as part: save_file(module.state_dict(), part)
-    return run, data, model.eval()
 
 
 def facts(cfg: Config, data: RunData, model: DeepLabV2) -> dict:
@@ -201,7 +233,7 @@ def facts(cfg: Config, data: RunData, model: DeepLabV2) -> dict:
     prints = {f"{s.name}/{s.split}": fingerprint(s) for s in (data.source, data.target, *data.tests)}
     start = resolve(cfg.init) / "config.json"  # of the run that this one starts from, if it does
     return dict(sample_domains=(dataset_root(cfg.data_root, cfg.source) / RECORD).is_file(), classes_used=data.source.classes.name, precision_used=model.precision,
-                device_used=str(next(model.parameters()).device), fingerprints=prints, copies=data.copies, init_started=Run(start.parent).config["started"] if start.is_file() else None)
+                device_used=str(next(model.parameters()).device), fingerprints=prints, copies=data.copies, init_started=Run(start.parent).config["started"] if start.is_file() else None, processes=world())
 
 
 def run_learner(learn: Learner, run: Run, cfg: Config, data: RunData) -> None:

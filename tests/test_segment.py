@@ -199,3 +199,18 @@ def test_benchmark_notebook(tmp_path):
     cells = json.loads((tmp_path / "out.ipynb").read_text())["cells"]
     shown = "".join("".join(o.get("data", {}).get("text/plain", o.get("text", ""))) for c in cells for o in c.get("outputs", []))
     assert "SAMPLE STREETS" in shown and "direct, superpixel" in shown and "vote by one count" in shown
+
+
+def test_workers_segment_in_chunks(tmp_path):
+    "Two workers make what one process makes; what is there is not made again."
+    (tmp_path / "in").mkdir()
+    for i in range(5): Image.fromarray(street(i)).save(tmp_path / f"in/{i}.png")
+    args = [s for k, v in dict(images=tmp_path / "in", out=tmp_path / "out", device="cpu", **SMALL).items() for s in ("-p", k, str(v))]
+    call = lambda *more: subprocess.run([sys.executable, "-m", "adaptseg", "segment", *args, *more], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300)
+    for name, more in (("many", ("--workers", "2")), ("one", ())):
+        done = call("-p", "name", name, *more)
+        assert done.returncode == 0, done.stderr[-3000:]
+        if more: assert "5/5 images" in done.stdout and "5 images, 5 of them done before" in done.stdout
+    for i in range(5): assert np.array_equal(*(np.array(Image.open(tmp_path / "out" / name / f"labels/{i}.png")) for name in ("many", "one")))
+    assert (tmp_path / "out/many/scores.csv").read_text() == (tmp_path / "out/one/scores.csv").read_text()
+    assert "5/5" not in call("-p", "name", "many", "--workers", "2").stdout
