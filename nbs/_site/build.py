@@ -27,6 +27,9 @@ MORE = {  # pages of files outside nbs/, which Quarto does not see
 }
 
 
+TITLES = {"data_prep/cards/custom": "A card for your own"}  # where a page's own title does not tell
+
+
 def prepared(folder: Path) -> Path:
     "The notebooks, with the reference in them, through nbdev's processors."
     from nbdev.serve import proc_nbs
@@ -55,8 +58,8 @@ def write_sections(folder: Path) -> None:
         inside = members(section, pages)
         if len(inside) == 1: names.append(f"{section['section']} <{inside[0]}>"); continue
         name = section["section"].lower().replace(" ", "-")
-        listed = "\n".join(f"- [{heading}](/{page}{ending})" + (f": {promise}" if promise else "") for page in inside for heading, promise, ending in [head(folder, page)])
-        (folder / f"{name}.md").write_text(f"# {section['section']}\n\n{listed}\n{tree.format(chr(10).join(f'/{page}' for page in inside))}", encoding="utf8")
+        listed = "\n".join(f"- [{TITLES.get(page, heading)}](/{page}{ending})" + (f": {promise}" if promise else "") for page in inside for heading, promise, ending in [head(folder, page)])
+        (folder / f"{name}.md").write_text(f"# {section['section']}\n\n{listed}\n{tree.format(chr(10).join(f'{TITLES[page]} </{page}>' if page in TITLES else f'/{page}' for page in inside))}", encoding="utf8")
         names.append(name)
     write_markdown("README.md", folder)
     with open(folder / "index.md", "a", encoding="utf8") as f: f.write(tree.format("\n".join(names)))

@@ -19,7 +19,13 @@ def plain(text): return " ".join(str(text or "").split())
 def code(text): return f"`{plain(text)}`".replace("|", r"\|") if plain(text) else ""
 
 
-def cell(text): return plain(text).replace("|", r"\|")
+def prose(text) -> str:
+    "A comment or docstring as Markdown: `<name>` outside of code is text, and no tag."
+    parts = re.split(r"(`[^`]*`)", str(text or ""))
+    return "".join(part if i % 2 else part.replace("<", "&lt;") for i, part in enumerate(parts))
+
+
+def cell(text): return prose(plain(text)).replace("|", r"\|")
 
 
 def label(module: str, name: str) -> str:
@@ -34,6 +40,16 @@ def annotation(found) -> str:
     return re.sub(r"\b(?:[a-z_]\w*\.)+(?=\w)", "", found if isinstance(found, str) else inspect.formatannotation(found))
 
 
+def ranged(anno: str, value: str | None) -> dict:
+    "pydantic's Field as a range: `Annotated[int, Field(ge=1)]` -> `int >= 1`; `Field(3, ge=1)` -> 3."
+    signs = dict(ge=">=", gt=">", le="<=", lt="<")
+    def limits(text): return "".join(f" {signs[k]} {v}" for k, v in re.findall(r"\b(ge|gt|le|lt)=([\d.e+-]+)", text))
+    anno = re.sub(r"Annotated\[(\w+), Field\(([^()]*)\)\]", lambda m: m[1] + limits(m[2]), anno)
+    if value and (m := re.fullmatch(r"(?:Field|field)\((.*)\)", value)):
+        anno, value = anno + limits(m[1]), re.split(r",? ?\w+=", m[1])[0]
+    return dict(anno=anno, default=value)
+
+
 def fields(cls) -> dict:
     "Name -> annotation, default and comment of a class's own annotated lines (dataclasses, pydantic models)."
     text = textwrap.dedent(inspect.getsource(cls))
@@ -41,7 +57,7 @@ def fields(cls) -> dict:
     for node in ast.parse(text).body[0].body:
         if not isinstance(node, ast.AnnAssign): continue
         rest = lines[node.end_lineno - 1].encode()[node.end_col_offset:].decode()  # ast counts bytes
-        found[node.target.id] = dict(anno=ast.unparse(node.annotation), default=node.value and ast.unparse(node.value), docment=rest.partition("#")[2].strip())
+        found[node.target.id] = dict(**ranged(ast.unparse(node.annotation), node.value and ast.unparse(node.value)), docment=rest.partition("#")[2].strip())
     return found
 
 
@@ -125,7 +141,7 @@ def entry(module: str, name: str, level: int) -> str:
     errors = raised(origin)
     link = f'<a class="source" href="{source_address(module, inspect.getsourcelines(origin)[1])}">source</a>'
     call = f"{'class ' if inspect.isclass(obj) else ''}{name}({arguments(obj)})"
-    parts = [f"({label(module, name)})=\n{'#' * level} {name}", link, f"```python\n{textwrap.fill(call, 96, subsequent_indent='    ')}\n```", inspect.getdoc(obj), parameter_table(obj),
+    parts = [f"({label(module, name)})=\n{'#' * level} {name}", link, f"```python\n{textwrap.fill(call, 76, subsequent_indent='    ')}\n```", prose(inspect.getdoc(obj)), parameter_table(obj),
              f"Raises {', '.join(map(code, errors))}." if errors else "", methods(obj) if inspect.isclass(obj) else ""]
     return "\n\n".join(p for p in parts if p)
 
