@@ -25,7 +25,7 @@ class Mover:
     way: int             # 1 or -1
     speed: float         # metres a second
     start: float         # metres after the beginning of its way, at time 0
-    across: bool = False
+    across: bool = False # does it cross the street?
     lap: float = 90.     # length of its way in metres
 
 LONG = ('car', 'truck', 'bus', 'train')   # vehicles that keep to the middle of their lane
@@ -194,7 +194,7 @@ def walkers(st, rng):
 
 # %% ../nbs/api/07_scene.ipynb #ac735e63
 @lru_cache(16)
-def make_street(plan, seed):   # seed: an integer or a tuple of integers
+def make_street(plan, seed):   # an integer or a tuple of integers
     "The street of a plan and a seed, without its movers' places"
     rng = np.random.default_rng(seed)
     st = ground_plan(plan, rng)

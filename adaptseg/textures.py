@@ -15,7 +15,8 @@ from .meshes import MAT
 
 # %% ../nbs/api/04_textures.ipynb #c5fa4561
 @lru_cache(None)
-def noise_tile(beta=1., n=256):   # power law of its spectrum, side
+def noise_tile(beta=1.,  # power law of its spectrum
+               n=256):   # side
     "(n, n) float32 noise, mean 0.5, about 0..1, that repeats without a seam: the larger beta, the smoother"
     rng = np.random.default_rng(7)
     f = np.hypot(*np.meshgrid(np.fft.fftfreq(n), np.fft.fftfreq(n)))

@@ -2,6 +2,7 @@
 import ast
 import functools
 import importlib
+import inspect
 import re
 import shlex
 import shutil
@@ -32,7 +33,7 @@ from adaptseg.segmenting import segment_job
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "nbs" / "_site"))
 from home import home_notebook  # noqa: E402
-from reference import label  # noqa: E402
+from reference import annotation, label, meaning, own_types, parameters  # noqa: E402
 
 LIBRARY = sorted(p.stem for p in (ROOT / "adaptseg").glob("[!_]*.py"))
 PAGES = sorted(p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("*.md"), *ROOT.glob("data_prep/**/*.md"), *ROOT.glob("nbs/**/*.md")] if "_site" not in p.parts)
@@ -337,3 +338,61 @@ def test_names_in_python_examples_exist(page):
     made = {n.id for n in names if isinstance(n.ctx, ast.Store)} | {a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
     made |= {n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef))} | {a.arg for n in ast.walk(tree) if isinstance(n, ast.arguments) for a in n.args}
     assert not {n.id for n in names if isinstance(n.ctx, ast.Load)} - known - made
+
+
+# What every public name says
+
+ARRAY, SHAPE = re.compile(r"\b(Tensor|ndarray)\b"), re.compile(r"\([^()]*\)|\bscalar")
+OWN = own_types()
+TO_COME = {("losses", "discriminator_loss", "source"), ("losses", "discriminator_loss", "target"), ("runs", "read_tensors", "return"), ("video", "change", "b")}
+
+
+def called(module):
+    "The public functions, classes and methods that a module makes: name and thing."
+    for name in own_names(module):
+        thing = getattr(importlib.import_module(f"adaptseg.{module}"), name)
+        if not (inspect.isfunction(thing) or inspect.isclass(thing)):
+            thing = getattr(thing, "__wrapped__", None)  # of a cache
+            if thing is None: continue
+        yield name, inspect.unwrap(thing)
+        for key, member in vars(thing).items() if inspect.isclass(thing) else ():
+            member = inspect.unwrap(getattr(member, "__func__", member))
+            if not key.startswith("_") and inspect.isfunction(member): yield f"{name}.{key}", member
+
+
+def missing(module, name, thing):
+    "What a reader is not told about the parameters and the result of a function or class."
+    for key, found in parameters(thing).items():
+        kind, text = annotation(found["anno"]), meaning(module, key, found["docment"])
+        if (module, name, key) in TO_COME: continue
+        if key not in ("return", "self", "cls") and not text and kind.removesuffix(" | None") not in OWN: yield f"{name}: {key} has no comment, and no word in nbs/explanation/words.md"
+        elif ARRAY.search(kind) and not SHAPE.search(text or ""): yield f"{name}: {key} is an array without a shape, such as (N, C, H, W)"
+
+
+@pytest.mark.parametrize("module", LIBRARY)
+def test_parameters_say_what_they_are(module):
+    wrong = [line for name, thing in called(module) for line in missing(module, name, thing)]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("module", LIBRARY)
+def test_docstrings_are_one_line(module):
+    text = {name: (thing.__doc__ or "") if inspect.isfunction(thing) else vars(thing).get("__doc__") or "" for name, thing in called(module) if "." not in name}
+    wrong = [name for name, doc in text.items() if not doc.strip() or "\n" in doc.strip()]
+    assert not wrong, wrong
+
+
+def test_what_is_raised_is_on_the_page(site):
+    text = (site / "api/metrics.html").read_text(encoding="utf8")
+    assert "Raises" in text and "ValueError" in text[text.index("Raises"):][:200]
+
+
+def test_a_missing_comment_or_shape_is_noticed():
+    def function(one: "Tensor", other: int): "No comments."
+    assert len(list(missing("charts", "function", function))) == 2
+    def function(
+        one: "Tensor",  # an image
+        other: int,  # a number
+    ) -> "Tensor":  # (H, W)
+        "Comments."
+    assert list(missing("charts", "function", function)) == ["function: one is an array without a shape, such as (N, C, H, W)"]

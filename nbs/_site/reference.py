@@ -4,6 +4,7 @@ import inspect
 import re
 import textwrap
 from configparser import ConfigParser
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 
@@ -38,6 +39,26 @@ def annotation(found) -> str:
     "A type as one would write it, without the modules' names."
     if found is inspect.Parameter.empty or found is None: return ""
     return re.sub(r"\b(?:[a-z_]\w*\.)+(?=\w)", "", found if isinstance(found, str) else inspect.formatannotation(found))
+
+
+@lru_cache
+def words() -> list[tuple[set, dict]]:
+    "The sections of nbs/explanation/words.md: the modules that each is about, none for the first, and its words."
+    parts = (ROOT / "nbs" / "explanation" / "words.md").read_text(encoding="utf8").split("\n## ")[1:]
+    modules = [re.search(r"^Modules: (.+)", part, re.M) for part in parts]
+    return [(set(re.findall(r"`(\w+)`", m[1])) if m else set(), dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", part, re.M))) for m, part in zip(modules, parts)]
+
+
+def own_types() -> set[str]:
+    "The names of the library's classes: a parameter of such a type is explained there."
+    return {node.name for path in (ROOT / "adaptseg").glob("[!_]*.py") for node in ast.parse(path.read_text(encoding="utf8")).body if isinstance(node, ast.ClassDef)}
+
+
+def meaning(module: str, name: str, comment) -> str:
+    "A parameter's comment, or what its name means in this module, or everywhere."
+    if comment: return comment
+    (_, everywhere), *rooms = words()
+    return next((found[name] for modules, found in rooms if module in modules and name in found), everywhere.get(name, ""))
 
 
 def ranged(anno: str, value: str | None) -> dict:
@@ -78,9 +99,9 @@ def default(value) -> str:
     return value if isinstance(value, str) else repr(value) if not inspect.isfunction(value) and not inspect.isclass(value) else value.__name__
 
 
-def parameter_table(obj) -> str:
+def parameter_table(module: str, obj) -> str:
     found = parameters(obj)
-    shown = [(k, annotation(v["anno"]), default(v["default"]) if has_fields(obj) or k not in signature_defaults(obj) else signature_defaults(obj)[k], v["docment"])
+    shown = [(k, annotation(v["anno"]), default(v["default"]) if has_fields(obj) or k not in signature_defaults(obj) else signature_defaults(obj)[k], meaning(module, k, v["docment"]))
              for k, v in found.items() if k != "return" or v["docment"] or annotation(v["anno"]) not in ("", "None")]
     if not shown: return ""
     rows = [f"| {'*returns*' if k == 'return' else code(k)} | {code(a)} | {code(d)} | {cell(m)} |" for k, a, d, m in shown]
@@ -140,8 +161,8 @@ def entry(module: str, name: str, level: int) -> str:
     origin = inspect.unwrap(obj)
     errors = raised(origin)
     link = f'<a class="source" href="{source_address(module, inspect.getsourcelines(origin)[1])}">source</a>'
-    call = f"{'class ' if inspect.isclass(obj) else ''}{name}({arguments(obj)})"
-    parts = [f"({label(module, name)})=\n{'#' * level} {name}", link, f"```python\n{textwrap.fill(call, 76, subsequent_indent='    ')}\n```", prose(inspect.getdoc(obj)), parameter_table(obj),
+    call = f"{'class ' if inspect.isclass(obj) else ''}{name}({arguments(origin)})"
+    parts = [f"({label(module, name)})=\n{'#' * level} {name}", link, f"```python\n{textwrap.fill(call, 76, subsequent_indent='    ')}\n```", prose(inspect.getdoc(obj)), parameter_table(module, origin),
              f"Raises {', '.join(map(code, errors))}." if errors else "", methods(obj) if inspect.isclass(obj) else ""]
     return "\n\n".join(p for p in parts if p)
 
