@@ -100,9 +100,9 @@ LOOKS = {k.name: k for k in (GTA5, CITYSCAPES, IITK)}
 class Weather:
     "What changes from picture to picture: the sun, the clouds, the exposure"
     sun: np.ndarray     # (3,) towards the sun
-    strength: float
-    cover: float
-    drift: float
+    strength: float     # of the sun, 0..1
+    cover: float        # clouds, 0..1
+    drift: float        # of the clouds
     exposure: np.ndarray   # (3,) factors of red, green, blue
 
 def weather(look, rng, time=None):   # seconds, for a fixed camera whose light changes slowly

@@ -31,7 +31,8 @@ def noise(u, v, per_metre=8., beta=1.):
     return t.ravel()[((v * per_metre).astype(np.int32) & 255) << 8 | (u * per_metre).astype(np.int32) & 255]
 
 # %% ../nbs/api/04_textures.ipynb #d9b85940
-def fade(size, depth, focal):
+def fade(size,  # metres
+         depth, focal):
     "0..1: how much of a detail of `size` metres remains at `depth` metres with `focal` pixels"
     return np.clip(size * focal / np.maximum(depth, .1) - .6, 0, 1)
 

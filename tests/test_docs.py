@@ -119,6 +119,14 @@ def test_home_is_the_readme():
     assert found == home_notebook((ROOT / "README.md").read_text(encoding="utf8")), "README.md has changed: run make export"
 
 
+def test_quarto_finds_its_files(tmp_path):
+    "What nbdev_docs does before it calls Quarto leaves the order of pages and the project's settings as they are."
+    (tmp_path / "nbs").mkdir()
+    for name in ("settings.ini", "nbs/_quarto.yml", "nbs/sidebar.yml"): shutil.copy(ROOT / name, tmp_path / name)
+    subprocess.run([sys.executable, "-c", "from nbdev.quarto import *; refresh_quarto_yml(); nbdev_sidebar.__wrapped__()"], cwd=tmp_path, check=True)
+    for name in ("nbs/_quarto.yml", "nbs/sidebar.yml"): assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes()
+    assert all((tmp_path / "nbs" / name).is_file() for name in yaml.safe_load((ROOT / "nbs/_quarto.yml").read_text())["metadata-files"])
+
 # In a browser
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -343,7 +351,6 @@ def test_names_in_python_examples_exist(page):
 # What every public name says
 
 ARRAY, SHAPE = re.compile(r"\b(Tensor|ndarray)\b"), re.compile(r"\([^()]*\)|\bscalar")
-OWN = own_types()
 TO_COME = {("losses", "discriminator_loss", "source"), ("losses", "discriminator_loss", "target"), ("runs", "read_tensors", "return"), ("video", "change", "b")}
 
 
@@ -363,9 +370,9 @@ def called(module):
 def missing(module, name, thing):
     "What a reader is not told about the parameters and the result of a function or class."
     for key, found in parameters(thing).items():
-        kind, text = annotation(found["anno"]), meaning(module, key, found["docment"])
+        kind, text = annotation(found["anno"]), meaning(module, key, found["docment"], annotation(found["anno"]))
         if (module, name, key) in TO_COME: continue
-        if key not in ("return", "self", "cls") and not text and kind.removesuffix(" | None") not in OWN: yield f"{name}: {key} has no comment, and no word in nbs/explanation/words.md"
+        if key not in ("return", "self", "cls") and not text and kind.removesuffix(" | None") not in own_types(): yield f"{name}: {key} has no comment, and no word in nbs/explanation/words.md"
         elif ARRAY.search(kind) and not SHAPE.search(text or ""): yield f"{name}: {key} is an array without a shape, such as (N, C, H, W)"
 
 

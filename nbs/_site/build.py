@@ -7,6 +7,7 @@ and fetch it where it is not; nbs/_quarto.yml and nbs/sidebar.yml keep that way 
 This folder begins with an underscore, so that nbdev and Quarto pass it by: it is about the notebooks, and not one of them.
 """
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -18,7 +19,8 @@ import yaml
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-warnings.filterwarnings("ignore", ".*torch.jit.script.*", FutureWarning)  # of packages that the library imports; Sphinx's own are errors
+os.environ["PYTHONWARNINGS"] = "ignore::FutureWarning"  # of packages that the library imports, in the processes too; Sphinx's own are errors
+warnings.simplefilter("ignore", FutureWarning)
 from pages import NBS, ROOT, all_pages, docname, head, with_reference, write_markdown, write_notebook, write_source  # noqa: E402
 
 MORE = {  # pages of files outside nbs/, which Quarto does not see

@@ -49,14 +49,15 @@ def words() -> list[tuple[set, dict]]:
     return [(set(re.findall(r"`(\w+)`", m[1])) if m else set(), dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", part, re.M))) for m, part in zip(modules, parts)]
 
 
+@lru_cache
 def own_types() -> set[str]:
     "The names of the library's classes: a parameter of such a type is explained there."
     return {node.name for path in (ROOT / "adaptseg").glob("[!_]*.py") for node in ast.parse(path.read_text(encoding="utf8")).body if isinstance(node, ast.ClassDef)}
 
 
-def meaning(module: str, name: str, comment) -> str:
-    "A parameter's comment, or what its name means in this module, or everywhere."
-    if comment: return comment
+def meaning(module: str, name: str, comment, kind: str = "") -> str:
+    "A parameter's comment, or what its name means in this module, or everywhere; nothing where its type is a class of the library, which has a page."
+    if comment or kind.removesuffix(" | None") in own_types(): return comment or ""
     (_, everywhere), *rooms = words()
     return next((found[name] for modules, found in rooms if module in modules and name in found), everywhere.get(name, ""))
 
@@ -101,7 +102,7 @@ def default(value) -> str:
 
 def parameter_table(module: str, obj) -> str:
     found = parameters(obj)
-    shown = [(k, annotation(v["anno"]), default(v["default"]) if has_fields(obj) or k not in signature_defaults(obj) else signature_defaults(obj)[k], meaning(module, k, v["docment"]))
+    shown = [(k, annotation(v["anno"]), default(v["default"]) if has_fields(obj) or k not in signature_defaults(obj) else signature_defaults(obj)[k], meaning(module, k, v["docment"], annotation(v["anno"])))
              for k, v in found.items() if k != "return" or v["docment"] or annotation(v["anno"]) not in ("", "None")]
     if not shown: return ""
     rows = [f"| {'*returns*' if k == 'return' else code(k)} | {code(a)} | {code(d)} | {cell(m)} |" for k, a, d, m in shown]
