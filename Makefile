@@ -39,8 +39,8 @@ export: $(READY)  ## write adaptseg/*.py from the notebooks, clean the notebooks
 	@$(BIN)/python nbs/_site/home.py
 	@$(BIN)/nbdev_clean
 
-clean:  ## remove .venv, caches and build files; data/ and runs/ stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache
+clean:  ## remove .venv, caches, the site and build files; data/ and runs/ stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache _docs _proc
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -prune -exec rm -rf {} +
 	@echo "data/ (datasets, samples) and runs/ (results) were kept: remove them yourself"

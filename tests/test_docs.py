@@ -3,6 +3,7 @@ import ast
 import functools
 import importlib
 import inspect
+import os
 import re
 import shlex
 import shutil
@@ -130,6 +131,7 @@ def test_quarto_finds_its_files(tmp_path):
 # In a browser
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SHOTS = Path(os.environ.get("ADAPTSEG_SCREENSHOTS") or Path(__file__).parent / "screenshots")
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium: apt-get install chromium")
 
 
@@ -166,7 +168,6 @@ def page(request, browser, address):
 
 def look(page, address, name, wait="h1"):
     "Open, check that nothing is wider than the window, keep a picture."
-    from test_dashboards import SHOTS
     page.goto(address)
     page.wait_for_selector(wait)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{name} is wider than the window"

@@ -27,8 +27,6 @@ MORE = {  # pages of files outside nbs/, which Quarto does not see
     "How-to": ["data_prep/index", *(f"data_prep/cards/{p.stem}" for p in sorted(ROOT.glob("data_prep/cards/*.md")))],
     "Project": ["project/model_card", "project/contributing", "project/changelog"],
 }
-
-
 TITLES = {"data_prep/cards/custom": "A card for your own"}  # where a page's own title does not tell
 
 
@@ -52,6 +50,12 @@ def members(section: dict, pages: dict[str, str]) -> list[str]:
     return found + [page for page in MORE.get(section["section"], ()) if page in pages.values()]
 
 
+def line(folder: Path, page: str) -> str:
+    "A page in the list of its section: title and promise."
+    heading, promise, ending = head(folder, page)
+    return f"- [{TITLES.get(page, heading)}](/{page}{ending})" + (f": {promise}" if promise else "")
+
+
 def write_sections(folder: Path) -> None:
     "The tables of contents, from nbs/sidebar.yml: a page for each section, and all of them below the home page."
     pages = {k: v for k, v in all_pages().items() if v != "index"}
@@ -60,8 +64,9 @@ def write_sections(folder: Path) -> None:
         inside = members(section, pages)
         if len(inside) == 1: names.append(f"{section['section']} <{inside[0]}>"); continue
         name = section["section"].lower().replace(" ", "-")
-        listed = "\n".join(f"- [{TITLES.get(page, heading)}](/{page}{ending})" + (f": {promise}" if promise else "") for page in inside for heading, promise, ending in [head(folder, page)])
-        (folder / f"{name}.md").write_text(f"# {section['section']}\n\n{listed}\n{tree.format(chr(10).join(f'{TITLES[page]} </{page}>' if page in TITLES else f'/{page}' for page in inside))}", encoding="utf8")
+        listed = "\n".join(line(folder, page) for page in inside)
+        entries = "\n".join(f"{TITLES[page]} </{page}>" if page in TITLES else f"/{page}" for page in inside)
+        (folder / f"{name}.md").write_text(f"# {section['section']}\n\n{listed}\n{tree.format(entries)}", encoding="utf8")
         names.append(name)
     write_markdown("README.md", folder)
     with open(folder / "index.md", "a", encoding="utf8") as f: f.write(tree.format("\n".join(names)))
@@ -98,4 +103,6 @@ def build(out: Path) -> int:
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description="Build the documentation site.")
     arguments.add_argument("--out", type=Path, default=ROOT / "_docs", help="folder of the site (_docs)")
-    sys.exit(build(arguments.parse_args().out.resolve()))
+    out = arguments.parse_args().out.resolve()
+    os.chdir(ROOT)  # where nbdev looks for settings.ini
+    sys.exit(build(out))

@@ -11,10 +11,10 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from reference import ROOT, code, cell as table_cell, cell_entries, label
+from reference import ROOT, code, cell as table_cell, cell_entries, label, settings
 
 NBS = ROOT / "nbs"
-HOST = "https://example.org/adaptseg/"  # nbdev's doc_host and doc_baseurl in settings.ini: links within the site
+HOST = settings()["doc_host"] + settings()["doc_baseurl"]  # with which nbdev's links within the site begin
 EXTRA = {"data_prep/README.md": "data_prep/index", "CHANGELOG.md": "project/changelog", "CONTRIBUTING.md": "project/contributing", "MODEL_CARD.md": "project/model_card"}
 
 

@@ -3,7 +3,7 @@ import ast
 import inspect
 import re
 import textwrap
-from configparser import ConfigParser
+from configparser import ConfigParser, SectionProxy
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +12,13 @@ from fastcore.docments import docments
 
 ROOT = Path(__file__).parents[2]
 LONG = 12  # lines of a constant's value that are shown
+
+
+def settings() -> SectionProxy:
+    "The values of settings.ini."
+    parser = ConfigParser(delimiters=["="], interpolation=None)
+    parser.read(ROOT / "settings.ini", encoding="utf8")
+    return parser["DEFAULT"]
 
 
 def plain(text): return " ".join(str(text or "").split())
@@ -150,9 +157,7 @@ def methods(cls) -> str:
 
 def source_address(module: str, line: int) -> str:
     "Where the source is to be read: at the project's own address, or while that is none, in the copy that the site holds."
-    settings = ConfigParser(delimiters=["="], interpolation=None)
-    settings.read(ROOT / "settings.ini", encoding="utf8")
-    host, branch = (settings["DEFAULT"][k] for k in ("git_url", "branch"))
+    host, branch = (settings()[k] for k in ("git_url", "branch"))
     return f"../source/{module}.html#L{line}" if "example.org" in host else f"{host}/blob/{branch}/adaptseg/{module}.py#L{line}"
 
 
