@@ -19,15 +19,14 @@ import yaml
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-os.environ["PYTHONWARNINGS"] = "ignore::FutureWarning"  # of packages that the library imports, in the processes too; Sphinx's own are errors
-warnings.simplefilter("ignore", FutureWarning)
 from pages import NBS, ROOT, all_pages, docname, head, with_reference, write_markdown, write_notebook, write_source  # noqa: E402
 
+CARDS = {f"data_prep/cards/{p.stem}": f"Data card: {p.stem}" for p in sorted(ROOT.glob("data_prep/cards/*.md"), key=lambda p: (p.stem == "custom", p))}
 MORE = {  # pages of files outside nbs/, which Quarto does not see
-    "How-to": ["data_prep/index", *(f"data_prep/cards/{p.stem}" for p in sorted(ROOT.glob("data_prep/cards/*.md")))],
+    "How-to": ["data_prep/index", *CARDS],
     "Project": ["project/model_card", "project/contributing", "project/changelog"],
 }
-TITLES = {"data_prep/cards/custom": "A card for your own"}  # where a page's own title does not tell
+TITLES = {"data_prep/index": "Prepare datasets", **CARDS}  # where a page's own title does not tell
 
 
 def prepared(folder: Path) -> Path:
@@ -35,7 +34,9 @@ def prepared(folder: Path) -> Path:
     from nbdev.serve import proc_nbs
     copy = folder / "nbs"
     shutil.copytree(NBS, copy, ignore=shutil.ignore_patterns("_site", ".*", "__pycache__"))
-    for path in copy.rglob("*.ipynb"): with_reference(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of packages that the library imports; Sphinx's own are errors
+        for path in copy.rglob("*.ipynb"): with_reference(path)
     return proc_nbs(path=str(copy), force=True, n_workers=2)
 
 
