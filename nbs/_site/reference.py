@@ -102,18 +102,15 @@ def parameters(obj) -> dict:
     return {k: dict(v) for k, v in found.items() if k != "self"}
 
 
-def default(value) -> str:
-    if value is inspect.Parameter.empty or value is None and not isinstance(value, str): return ""
-    return value if isinstance(value, str) else repr(value) if not inspect.isfunction(value) and not inspect.isclass(value) else value.__name__
-
-
 def parameter_table(module: str, obj) -> str:
-    found = parameters(obj)
-    shown = [(k, annotation(v["anno"]), default(v["default"]) if has_fields(obj) or k not in signature_defaults(obj) else signature_defaults(obj)[k], meaning(module, k, v["docment"], annotation(v["anno"])))
-             for k, v in found.items() if k != "return" or v["docment"] or annotation(v["anno"]) not in ("", "None")]
-    if not shown: return ""
-    rows = [f"| {'*returns*' if k == 'return' else code(k)} | {code(a)} | {code(d)} | {cell(m)} |" for k, a, d, m in shown]
-    return "\n".join(["| parameter | type | default | meaning |", "| --- | --- | --- | --- |", *rows])
+    "A row for each parameter, and one for the result."
+    rows = []
+    for key, found in parameters(obj).items():
+        kind = annotation(found["anno"])
+        if key == "return" and not found["docment"] and kind in ("", "None"): continue
+        value = found["default"] if has_fields(obj) else signature_defaults(obj).get(key)
+        rows.append(f"| {'*returns*' if key == 'return' else code(key)} | {code(kind)} | {code(value)} | {cell(meaning(module, key, found['docment'], kind))} |")
+    return "\n".join(["| parameter | type | default | meaning |", "| --- | --- | --- | --- |", *rows]) if rows else ""
 
 
 def signature_defaults(obj) -> dict:
