@@ -82,7 +82,10 @@ def write_pages(folder: Path) -> None:
         else: write_markdown(file, folder)
     for module in (ROOT / "adaptseg").glob("[!_]*.py"): write_source(module, folder)
     write_sections(folder)
-    shutil.copytree(NBS / "pictures", folder / "pictures")
+    for picture in (p for p in NBS.rglob("*") if p.suffix in (".png", ".jpg", ".svg") and "_site" not in p.parts):
+        copy = folder / picture.relative_to(NBS)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, copy)
     for name in ("conf.py", "static"): (shutil.copytree if (HERE / name).is_dir() else shutil.copy)(HERE / name, folder / name)
 
 
