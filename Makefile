@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo experiments test slow lab app export clean
+.PHONY: help install demo experiments test slow lab app docs export clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,12 +30,17 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 app: $(READY)  ## the dashboards in a browser: results, training, segments, datasets, video (http://localhost:8866)
 	@$(BIN)/adaptseg app
 
-export: $(READY)  ## write adaptseg/*.py from the notebooks, and clean the notebooks
+docs: $(READY)  ## the documentation site, in _docs/ (40 seconds, no network needed)
+	@$(BIN)/python nbs/_site/build.py
+	@echo "open _docs/index.html"
+
+export: $(READY)  ## write adaptseg/*.py from the notebooks, clean the notebooks, copy README.md to nbs/index.ipynb
 	@$(BIN)/nbdev_export
+	@$(BIN)/python nbs/_site/home.py
 	@$(BIN)/nbdev_clean
 
-clean:  ## remove .venv, caches and build files; data/ and runs/ stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache
+clean:  ## remove .venv, caches, the site and build files; data/ and runs/ stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache _docs _proc
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -prune -exec rm -rf {} +
 	@echo "data/ (datasets, samples) and runs/ (results) were kept: remove them yourself"

@@ -27,7 +27,7 @@ SELECTED_INK = "#b0003a"  # for the names of selected objects
 def series(
     history: list,  # rows of `Run.history`
     column: str,
-) -> tuple[np.ndarray, np.ndarray]:  # steps and values, without empty cells
+) -> tuple[np.ndarray, np.ndarray]:  # (n,) steps and (n,) values, without empty cells
     "One column of a history."
     pairs = [(row["step"], row[column]) for row in history if row.get(column) is not None]
     return tuple(np.array(pairs, float).reshape(-1, 2).T)

@@ -78,7 +78,7 @@ class ASPP(nn.Module):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(conv.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # (N, n_classes, h, w) logits
         return sum(conv(x) for conv in self.conv2d_list[:self.branches])
 
 # %% ../nbs/api/20_deeplab.ipynb #3ed22648

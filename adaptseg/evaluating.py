@@ -204,7 +204,10 @@ def selected_objects(
     return comparison(columns | {"prediction": [m for m, _ in maps]}, maps[0][1], overlay=.3)
 
 
-def spread(values: list, n: int) -> list:
+def spread(
+    values: list,  # of any kind
+    n: int,
+) -> list:
     "So many values, evenly from first to last."
     return [values[i] for i in np.linspace(0, len(values) - 1, min(n, len(values))).astype(int)]
 

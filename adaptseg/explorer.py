@@ -216,7 +216,7 @@ class Explorer:
             if len(self.predictors) > 2: self.predictors.popitem(last=False)
         return self.predictors[run]
 
-    def paint(self, image: np.ndarray, labels: np.ndarray, classes: ClassSet) -> np.ndarray:
+    def paint(self, image: np.ndarray, labels: np.ndarray, classes: ClassSet) -> np.ndarray:  # (H, W, 3) uint8
         "A label map as the state says."
         shown = tuple({*range(len(classes)), IGNORE} - self.hidden)
         picture = paint_classes(image, labels, classes, shown, self.alpha)

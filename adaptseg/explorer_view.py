@@ -198,7 +198,11 @@ class ExplorerView(W.VBox):
         view.on("leave", self._captions)
         return view
 
-    def point(self, x: float, y: float):  # 0..1 from the upper left corner
+    def point(
+        self,
+        x: float,  # 0..1 from the left
+        y: float,  # 0..1 from above
+    ):
         "Say in every panel which class is there."
         for i, p in enumerate(self.panels):
             if p.labels is None: continue

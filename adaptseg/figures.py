@@ -126,7 +126,7 @@ def legend_columns(
     return max(1, int(width / 1.22))
 
 # %% ../nbs/api/70_figures.ipynb #88d1dca2
-def as_map(panel) -> np.ndarray | None:
+def as_map(panel) -> np.ndarray | None:  # (H, W)
     "The label map in a cell, or None when it holds an image or nothing."
     panel = None if panel is None else np.asarray(panel)
     if panel is None or panel.ndim == 2: return panel

@@ -93,7 +93,9 @@ def border_hits(
     return np.array([near(found, true), found.sum(), near(true, found), true.sum()])
 
 
-def border_f1(hits: np.ndarray) -> float:  # 0..1, NaN where there is no true border
+def border_f1(
+    hits: np.ndarray,  # (4,) as `border_hits` counts them
+) -> float:  # 0..1, NaN where there is no true border
     "Harmonic mean of precision and recall of summed `border_hits`."
     if not hits[3]: return float("nan")
     precision, recall = hits[0] / max(hits[1], 1), hits[2] / hits[3]

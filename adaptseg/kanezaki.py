@@ -34,7 +34,7 @@ class KanezakiNet(nn.Module):
         self.bn2 = nn.ModuleList(nn.BatchNorm2d(wide) for _ in range(blocks - 1))
         self.conv3, self.bn3 = nn.Conv2d(wide, wide, 1, groups=images), nn.BatchNorm2d(wide)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # (N, channels, H, W) responses
         x = self.bn1(F.relu(self.conv1(x)))
         for conv, bn in zip(self.conv2, self.bn2): x = bn(F.relu(conv(x)))
         return self.bn3(self.conv3(x)).reshape(-1, self.channels, *x.shape[-2:])

@@ -165,7 +165,8 @@ def _body(b, y=0., lift=0., stride=.2, sit=False, arm=.1):
     return card([(-.12, hip + .78), (.12, hip + .78), (.11, hip + .88), (0, hip + .93), (-.11, hip + .88)], rgb=(.13, .1, .08))
 
 @lru_cache(None)
-def person(pose=0, skirt=False):   # pose 0..4, from standing to a long stride
+def person(pose=0,        # 0..4, from standing to a long stride
+           skirt=False):  # or trousers
     "Someone on foot, 1.8 m"
     b = _body(Builder('person'), stride=.05 + .06 * pose, arm=.02 + .03 * pose)
     if skirt: b.card([(-.17, .95), (.17, .95), (.3, .35), (-.3, .35)], mat='cloth', slot=1, rgb=(.9, .9, .9), par=(.3, 0))
@@ -173,7 +174,8 @@ def person(pose=0, skirt=False):   # pose 0..4, from standing to a long stride
 
 # %% ../nbs/api/03_meshes.ipynb #82b5cd56
 @lru_cache(None)
-def two_wheeler(cls='bicycle', ridden=False):   # 'bicycle' or 'motorcycle'
+def two_wheeler(cls='bicycle',   # or 'motorcycle'
+                ridden=False):   # with a rider on it?
     "A bicycle or motorcycle, with or without its rider; paint slot 1"
     m = cls == 'motorcycle'
     b, r, tyre, y = Builder(cls), .33, .08 if m else .035, .65 if m else .55
@@ -203,7 +205,8 @@ def two_wheeler(cls='bicycle', ridden=False):   # 'bicycle' or 'motorcycle'
 def _blob(rng, r, n=13): return [(x * k, y * k) for (x, y), k in zip(ring(r, n), rng.uniform(.8, 1.15, n))]
 
 @lru_cache(None)
-def tree(kind='broad', variant=0):   # 'broad', 'cone', 'palm', 'bush'
+def tree(kind='broad',  # 'broad', 'cone', 'palm', 'bush'
+         variant=0):    # 0 or more: another one of its kind
     "A tree of about 8 metres or a bush of 1.4; slot 1 tints the leaves"
     rng, b = np.random.default_rng([variant, len(kind), ord(kind[0])]), Builder('vegetation', 'leaf')
     trunk = lambda h, w: b.card([(-w, 0), (w, 0), (w * .6, h), (-w * .6, h)], rgb=(.36, .28, .21), mat='cloth', par=(w, 0))
@@ -257,7 +260,8 @@ def lamp(kind='arm'):   # 'arm': over the road at -x; 'post': a lantern; 'plain'
 
 # %% ../nbs/api/03_meshes.ipynb #191ff784
 @lru_cache(None)
-def traffic_light(arm=False, phase=0):   # phase 0 red, 1 amber, 2 green
+def traffic_light(arm=False,  # does it reach over the road?
+                  phase=0):   # 0 red, 1 amber, 2 green
     "A traffic light on its pole, or on an arm that reaches over the road at -x"
     b, at = Builder('pole'), (-4.2, 5.2) if arm else (0, 2.5)
     b.card([(-.09, 0), (.09, 0), (.07, at[1] + .9), (-.07, at[1] + .9)], slot=1)
@@ -286,4 +290,6 @@ def sign(kind='disc'):   # 'disc', 'triangle', 'square', 'board' (an overhead pa
     return b.card([(-.2, z - .07), (.2, z - .07), (.2, z + .07), (-.2, z + .07)], rgb=(.1, .1, .15), cls='traffic sign').mesh((.4, .05, 0., 3.))
 
 @lru_cache(None)
-def bench(): return Builder('static').box((-.8, -.25, .38), (.8, .25, .48), slot=1).face([(-.8, .25, .5), (.8, .25, .5), (.8, .3, .95), (-.8, .3, .95)], slot=1, solid=False).mesh()
+def bench():
+    "A bench"
+    return Builder('static').box((-.8, -.25, .38), (.8, .25, .48), slot=1).face([(-.8, .25, .5), (.8, .25, .5), (.8, .3, .95), (-.8, .3, .95)], slot=1, solid=False).mesh()

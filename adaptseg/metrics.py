@@ -19,7 +19,7 @@ from .losses import upsample
 
 # %% ../nbs/api/31_metrics.ipynb #d7e6762a
 def confusion_matrix(pred: Tensor, # (N, H, W) or any shape, integers 0..C-1
-                     label: Tensor, # the same shape, integers 0..C-1, 255 is ignored
+                     label: Tensor, # (...) as `pred`, integers 0..C-1, 255 is ignored
                      n_classes: int # C
                     ) -> Tensor: # (C, C) int64, rows are ground truth, columns are predictions
     "Count pixels by ground truth and prediction, on the device of the prediction."

@@ -120,8 +120,8 @@ def cache_folder() -> Path:
 def cached(
     kind: str,  # a folder of the cache
     key: str,  # what decides the result
-    make: Callable[[], dict[str, np.ndarray]],  # called where the cache has nothing
-) -> dict[str, np.ndarray]:  # by name
+    make: Callable[[], dict[str, np.ndarray]],  # called where the cache has nothing; arrays (...) of any shape
+) -> dict[str, np.ndarray]:  # by name, (...) as they were made
     "Arrays from the cache, made and kept where they are not there or damaged."
     path = cached_file(kind, key)
     try:

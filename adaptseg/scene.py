@@ -25,7 +25,7 @@ class Mover:
     way: int             # 1 or -1
     speed: float         # metres a second
     start: float         # metres after the beginning of its way, at time 0
-    across: bool = False
+    across: bool = False # does it cross the street?
     lap: float = 90.     # length of its way in metres
 
 LONG = ('car', 'truck', 'bus', 'train')   # vehicles that keep to the middle of their lane
@@ -60,7 +60,9 @@ def barriers(st, rng, s, y, w, x):
     c = tint(rng, pick(rng, ((.62, .56, .48), (.55, .42, .36), (.66, .64, .6)) if kind == 'wall' else ((.35, .42, .36), (.55, .55, .56), (.5, .4, .3))))
     return [Thing(M.barrier(kind), (x, y + (i + .5) * w / n, 0), 0, (1, w / n, h), (c,) * 3, None, 1) for i in range(n)]
 
-def plant(st, rng, x, y, kind, size, layer=1):
+def plant(st, rng, x, y, kind,
+          size,   # (smallest, largest) factor
+          layer=1):
     "A tree or a bush"
     k = float(rng.uniform(*size))
     return Thing(M.tree(kind, int(rng.integers(8))), (x, y, 0), float(rng.uniform(0, 6)), (k, k, k), tree_paint(st, rng), None, layer)
@@ -194,7 +196,7 @@ def walkers(st, rng):
 
 # %% ../nbs/api/07_scene.ipynb #ac735e63
 @lru_cache(16)
-def make_street(plan, seed):   # seed: an integer or a tuple of integers
+def make_street(plan, seed):   # an integer or a tuple of integers
     "The street of a plan and a seed, without its movers' places"
     rng = np.random.default_rng(seed)
     st = ground_plan(plan, rng)

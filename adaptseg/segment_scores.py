@@ -91,7 +91,7 @@ def summarise(
 
 def segment_scores(
     predictions: Iterable[np.ndarray],  # (H, W) integers each
-    truths: Iterable[list[np.ndarray]],  # for each image its annotators' maps
+    truths: Iterable[list[np.ndarray]],  # for each image its annotators' maps (H, W)
 ) -> dict[str, float]:  # as `summarise`
     "Both protocols over a set of images."
     return summarise([match_segments(p, t) for p, t in zip(predictions, truths, strict=True)])

@@ -45,7 +45,7 @@ class SegmentConfig(BaseModel):
     graph_size: Annotated[int, Field(ge=1)] = 20  # graph: smallest, pixels
     snap: bool = True  # continuity: let superpixels vote on the final labels, for sharp borders
     lr: Annotated[float, Field(gt=0)] = 0.1  # of SGD
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD
     iterations: Annotated[int, Field(ge=1)] = 200  # at most
     plateau: Annotated[float, Field(ge=0, le=1)] = 0.05  # stop when no larger share of pixels changes its label (not with scribbles)
     patience: Annotated[int, Field(ge=1)] = 2  # for so many iterations
@@ -274,7 +274,7 @@ class ReferenceSegmenter:
         ready = prepare(image, self.cfg)
         return finish_map(self.net(ready.x.to(next(self.net.parameters())))[0], ready, self.cfg)
 
-    def many(self, images: Iterable) -> Iterator[tuple[int, np.ndarray]]:
+    def many(self, images: Iterable) -> Iterator[tuple[int, np.ndarray]]:  # which image, and its (H, W) labels
         "As `Segmenter.many`."
         return ((i, self(image)) for i, image in enumerate(images))
 

@@ -25,7 +25,7 @@ from .textures import TEXTURES, sky
 @dataclass(frozen=True)
 class Look:
     "A place, its light and the camera that looks at it; colours are 0..1"
-    name: str
+    name: str                      # of the domain
     plan: Plan
     height: tuple = (1.2, 1.3)     # of the car's camera, metres
     pitch: tuple = (0., .04)       # radians down
@@ -34,7 +34,7 @@ class Look:
     cameras: tuple = ()            # fixed cameras; empty for a car that drives
     every: float = 1.              # seconds between frames of a fixed camera
     sun: tuple = (.5, .8)          # strength of the sun, how dark its shadows are
-    ambient: tuple = (.55, .57, .62)
+    ambient: tuple = (.55, .57, .62)   # colour of the light in the shade
     warm: tuple = (1., .95, .85)   # colour of the sun
     soft: float = 0.               # softness of shadows, parts of the width
     rise: tuple = (.6, 1.1)        # height of the sun, radians
@@ -42,17 +42,17 @@ class Look:
     high: tuple = (.2, .42, .8)    # sky above
     cloud: tuple = (.97, .97, .97)
     cover: tuple = (.2, .6)        # clear .. overcast
-    haze: tuple = (.75, .82, .9)
+    haze: tuple = (.75, .82, .9)   # its colour
     sight: float = 260.            # metres until haze takes 63 %
     gain: tuple = (1., 1., 1.)     # red, green, blue
-    contrast: float = 1.
-    saturation: float = 1.
+    contrast: float = 1.           # factor
+    saturation: float = 1.         # factor
     exposure: float = .06          # standard deviation from picture to picture
     tint: float = .02              # the same for each colour
     blur: float = 0.               # pixels at a width of 512
     chroma: float = 0.             # blur of the colour alone, pixels at a width of 512
     noise: float = 0.              # standard deviation, 0..1
-    vignette: float = 0.
+    vignette: float = 0.           # darkening of the corners, 0..1
     hood: bool = False             # the bonnet of the own car, label 1
 
 # %% ../nbs/api/08_streets.ipynb #7b94fae8
@@ -100,12 +100,12 @@ LOOKS = {k.name: k for k in (GTA5, CITYSCAPES, IITK)}
 class Weather:
     "What changes from picture to picture: the sun, the clouds, the exposure"
     sun: np.ndarray     # (3,) towards the sun
-    strength: float
-    cover: float
-    drift: float
+    strength: float     # of the sun, 0..1
+    cover: float        # clouds, 0..1
+    drift: float        # of the clouds
     exposure: np.ndarray   # (3,) factors of red, green, blue
 
-def weather(look, rng, time=None):   # time: seconds, for a fixed camera whose light changes slowly
+def weather(look, rng, time=None):   # seconds, for a fixed camera whose light changes slowly
     "Draw the weather of a picture, or of a moment before a fixed camera"
     az, el, cover = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(*look.rise)), float(rng.uniform(*look.cover))
     e = rng.normal(0, look.exposure) + rng.normal(0, look.tint, 3)
@@ -181,7 +181,9 @@ def lens(size, strength):
     return (1 - strength * (x * x + y * y) / 2).astype(np.float32)
 
 @lru_cache(4)
-def grains(n, strength): return np.random.default_rng(3).normal(0, strength, n).astype(np.float32)
+def grains(n, strength):
+    "(n,) float32 noise, mean 0"
+    return np.random.default_rng(3).normal(0, strength, n).astype(np.float32)
 
 def add_noise(rgb, strength, rng):
     "The noise of a sensor, in place: most of it in the brightness, some in each colour"

@@ -15,7 +15,8 @@ from .meshes import MAT
 
 # %% ../nbs/api/04_textures.ipynb #c5fa4561
 @lru_cache(None)
-def noise_tile(beta=1., n=256):   # power law of its spectrum, side
+def noise_tile(beta=1.,  # power law of its spectrum
+               n=256):   # side
     "(n, n) float32 noise, mean 0.5, about 0..1, that repeats without a seam: the larger beta, the smoother"
     rng = np.random.default_rng(7)
     f = np.hypot(*np.meshgrid(np.fft.fftfreq(n), np.fft.fftfreq(n)))
@@ -30,7 +31,8 @@ def noise(u, v, per_metre=8., beta=1.):
     return t.ravel()[((v * per_metre).astype(np.int32) & 255) << 8 | (u * per_metre).astype(np.int32) & 255]
 
 # %% ../nbs/api/04_textures.ipynb #d9b85940
-def fade(size, depth, focal):
+def fade(size,  # metres
+         depth, focal):
     "0..1: how much of a detail of `size` metres remains at `depth` metres with `focal` pixels"
     return np.clip(size * focal / np.maximum(depth, .1) - .6, 0, 1)
 

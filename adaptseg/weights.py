@@ -28,7 +28,7 @@ from .vgg import build_network
 # %% ../nbs/api/44_weights.ipynb #7c7b5bae
 def read_state(
     path: str | Path,  # .safetensors, or anything that torch.save wrote
-) -> tuple[dict[str, Tensor], dict | None]:  # tensors by name, and the kit's header if it has one
+) -> tuple[dict[str, Tensor], dict | None]:  # tensors (...) by name, and the kit's header if it has one
     "The tensors of a weight file; a ValueError says what else it is. Reading runs no code."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"there is no weight file {path}; give a finished run's folder, or a .safetensors or .pth file")
@@ -72,11 +72,11 @@ DEPTHS = {2: "resnet18", 6: "resnet50", 23: "resnet101"}  # by the number of blo
 @dataclass(frozen=True)
 class Diagnosis:
     "What a weight file is, and what it needs."
-    path: str
+    path: str  # of the file
     kind: str  # one of `KINDS`
     backbone: str  # resnet18, resnet50, resnet101 or vgg16
     width: int  # channels of the first convolution
-    tensors: dict[str, Tensor] = field(repr=False)  # by this kit's names
+    tensors: dict[str, Tensor] = field(repr=False)  # by this kit's names, (...) as in the network
     dropped: dict[str, str] = field(default_factory=dict, repr=False)  # name in the file -> why it is not used
     n_classes: int | None = None  # None: no head
     levels: int | None = None  # heads in the file
@@ -92,7 +92,7 @@ class Diagnosis:
 
 # %% ../nbs/api/44_weights.ipynb #8e17653f
 def diagnose_state(
-    state: dict[str, Tensor],  # as `read_state` returns it
+    state: dict[str, Tensor],  # as `read_state` returns it, (...)
     head: dict | None = None,  # the kit's header
     path: str = "weights",  # for messages
 ) -> Diagnosis:
