@@ -199,7 +199,7 @@ def test_search_finds_a_name(page, address):
 
 # What people are told to type
 
-START = r"(?:make|adaptseg|papermill|python|pip|jupyter|source|git|nbdev_\w+)\b"
+START = r"(?:make|adaptseg|papermill|python|pip|jupyter|source|git|accelerate|torchrun|dask|nbdev_\w+)(?= |$)"
 QUOTED = r"`((?:make|adaptseg|papermill|python) [^`]+)`"
 
 
@@ -207,7 +207,7 @@ def commands(page):
     "The shell commands of a page: lines of blocks, and those quoted in a sentence."
     text = (ROOT / page).read_text(encoding="utf8")
     blocks = [body for language, body in re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S) if language in ("", "sh")]
-    lines = [c.strip() for block in blocks for line in block.splitlines() for c in re.findall(rf"(?:^|; |do |&& )\s*({START}[^;]*)", line.split(" #")[0])]
+    lines = [c.strip() for block in blocks for line in block.splitlines() for c in re.findall(rf"(?:^|; |do |&& |^[A-Z_]+=\S* )\s*({START}[^;]*)", line.split(" #")[0])]
     return lines + re.findall(QUOTED, re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
 
 
@@ -223,6 +223,10 @@ RUN = [  # a command, the test that runs it, and what in that test does
     (r"adaptseg train -p init \S+\.pth .*", "test_weights.py", "test_training_takes_what_the_file_needs", "init=str(path)"),
     (r"adaptseg train .*-p accumulate.*", TRAIN, "test_command_keeps_the_notebook_and_does_not_overwrite", "accumulate=2"),
     (r"adaptseg train -p source .*", TRAIN, "test_command_keeps_the_notebook_and_does_not_overwrite", 'adaptseg("train"'),
+    (r"adaptseg sweep.*", "test_sweep.py", "sweep", '"sweep"'),
+    (r"dask .*", "test_sweep.py", "scheduler", "dask_worker"),
+    (r"(torchrun|accelerate launch) .*", "test_processes.py", "both", "TWO"),
+    (r"adaptseg train", TRAIN, "test_command_keeps_the_notebook_and_does_not_overwrite", 'adaptseg("train"'),
     (r"adaptseg table.*", TRAIN, "test_table_and_demo", 'adaptseg("table"'),
     (r"adaptseg compare.*", "test_experiments.py", "test_compare_command", 'adaptseg("compare"'),
     (r"adaptseg evaluate.*", "test_docs.py", "test_evaluate_command", '"evaluate"'),
@@ -248,7 +252,7 @@ RUN = [  # a command, the test that runs it, and what in that test does
     (r"python -m data_prep.video .*", DATA, "test_video_command", "data_prep.video"),
 ]
 NOT_RUN = [  # a command, and why no test runs it; its names and values are checked all the same
-    (r"make install", "CI begins with it"),
+    (r"make install|pip install .*cluster.*", "CI begins with it, all extras"),
     (r"make test|\.venv/bin/python -m pytest .*", "it is what runs these tests"),
     (r"make slow", "minutes a test; run by hand before a release"),
     (r"make export", "tests/run does the same on a copy, and test_home_is_the_readme the rest"),

@@ -142,10 +142,10 @@ def methods(cls) -> str:
     "A row for each public method and property that the class defines itself; what has no docstring is named below, as fastai's events."
     rows, mute = [], []
     for name, thing in vars(cls).items():
-        called = inspect.unwrap(getattr(thing, "__func__", thing)) if not isinstance(thing, property) else None
-        if name.startswith("_") or has_fields(cls) and name in ("model_config", *fields(cls)): continue
-        if called is not None and not inspect.isfunction(called): continue
-        shown, text = code(name if called is None else f"{name}({arguments(called)})"), (thing.fget if called is None else called).__doc__
+        if name.startswith("_"): continue
+        called = thing.fget if isinstance(thing, property) else inspect.unwrap(getattr(thing, "__func__", thing))
+        if not inspect.isfunction(called): continue
+        shown, text = code(name if isinstance(thing, property) else f"{name}({arguments(called)})"), called.__doc__
         if text: rows.append(f"| {shown} | {cell(text)} |")
         else: mute.append(shown)
     table = "\n".join(["| method or property | what it does |", "| --- | --- |", *rows]) if rows else ""
