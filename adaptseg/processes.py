@@ -95,9 +95,9 @@ BUCKET = 2**23  # numbers in a message
 
 
 def buckets(
-    tensors: list[Tensor],  # of any shapes and types
+    tensors: list[Tensor],  # (...) of any shapes and types
     size: int = BUCKET,  # numbers in a bucket, more only if a tensor alone has more
-) -> Iterator[list[Tensor]]:  # of one type each
+) -> Iterator[list[Tensor]]:  # (...) as they were, of one type each
     "Split tensors into groups that fit into a message."
     held = {}
     for t in tensors:
@@ -110,8 +110,8 @@ def buckets(
 
 
 def exchange_(
-    tensors: list[Tensor],  # changed in place
-    message: Callable[[Tensor], None],  # changes a flat tensor in place, the same in all processes
+    tensors: list[Tensor],  # (...) of any shapes, changed in place
+    message: Callable[[Tensor], None],  # changes a flat tensor (n,) in place, the same in all processes
 ) -> None:
     "Send tensors, bucket by bucket."
     if world() == 1: return
@@ -121,12 +121,12 @@ def exchange_(
         for t, part in zip(group, flat.split([t.numel() for t in group])): t.detach().copy_(part.view(t.shape))
 
 
-def average_(tensors: list[Tensor]) -> None:  # changed in place
+def average_(tensors: list[Tensor]) -> None:
     "Replace tensors by their mean over the processes."
     exchange_(tensors, lambda flat: (dist.all_reduce(flat), flat.div_(world())))
 
 
-def from_main_(tensors: list[Tensor]) -> None:  # changed in place
+def from_main_(tensors: list[Tensor]) -> None:
     "Replace tensors by those of the first process."
     exchange_(tensors, lambda flat: dist.broadcast(flat, 0))
 
@@ -163,7 +163,7 @@ class SharedBatchNorm2d(nn.SyncBatchNorm, nn.BatchNorm2d):
     "A batch norm whose batch is that of all processes."
     process_group = None  # all
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W)
         if x.is_cuda or not self.training or world() == 1: return super().forward(x)
         wide = x if x.dtype == torch.float64 else x.float()
         var, mean = torch.var_mean(wide, (0, 2, 3), correction=0)  # (C,) of this process

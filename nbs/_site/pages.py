@@ -37,7 +37,7 @@ def all_pages() -> dict[str, str]:
 # -- before nbdev ------------------------------------------------------------------------------------------------------
 
 def module_of(nb) -> str | None:
-    found = re.search(r"#\| default_exp (\w+)", "".join("".join(c["source"]) for c in nb["cells"][:3]))
+    found = re.search(r"#\| default_exp (\w+)", "\n".join("".join(c["source"]) for c in nb["cells"][:3]))
     return found and found[1]
 
 
