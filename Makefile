@@ -30,7 +30,7 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 app: $(READY)  ## the dashboards in a browser: results, training, segments, datasets, video (http://localhost:8866)
 	@$(BIN)/adaptseg app
 
-docs: $(READY)  ## the documentation site, in _docs/ (40 seconds, no network needed)
+docs: $(READY)  ## the documentation site, in _docs/ (a minute, no network needed)
 	@$(BIN)/python nbs/_site/build.py
 	@echo "open _docs/index.html"
 
