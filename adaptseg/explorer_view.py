@@ -233,6 +233,7 @@ class ExplorerView(W.VBox):
             e = self.explorer
             for ahead in (0, 1):
                 missing = e.pending(ahead)
+                if not ahead and not missing and any(p.caption == "computing ..." for p in self.panels): self._draw_panels()  # looked at ahead, while it was drawn
                 for run in missing:
                     if self.wanted.is_set(): break
                     try: e.look(run, ahead)

@@ -14,12 +14,17 @@ ROOT = Path(__file__).parents[1]
 PICTURES, PORT = ROOT / "nbs" / "pictures", 8899
 
 
+def computed(page):
+    time.sleep(2)
+    while page.locator(".adaptseg-picture").count() < 4 or "computing" in page.inner_text("body"): time.sleep(.5)
+
+
 def results(page):
     page.locator("select[multiple]").select_option(index=[0, 1])
     for _ in range(3):
-        page.wait_for_function("() => document.querySelectorAll('.adaptseg-picture').length == 4 && !document.body.innerText.includes('computing')")
-        page.get_by_role("button", name="next →").locator("visible=true").click(); time.sleep(3)
-    page.wait_for_function("() => !document.body.innerText.includes('computing')")
+        computed(page)
+        page.get_by_role("button", name="next →").locator("visible=true").click()
+    computed(page)
     take(page, "results")
     page.get_by_role("button", name="errors").click()
     time.sleep(2)
