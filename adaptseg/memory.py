@@ -106,7 +106,7 @@ def step_bytes(
     return live.peak
 
 # %% ../nbs/api/49_memory.ipynb #41bad5d5
-WORKSPACE = 1.08  # of the tensors' bytes: what kernels and the allocator take on top
+WORKSPACE = 1.4  # of the tensors' bytes: what kernels and the allocator take on top
 
 
 def expected_bytes(
