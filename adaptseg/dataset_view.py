@@ -24,7 +24,7 @@ from .figures import paint_classes
 from .labels import CITYSCAPES19, IGNORE
 from .looks import small_image, small_truth
 from .monitor import figure_rgb
-from .picture_view import PictureView, told
+from .picture_view import PictureView, button, told
 from .runs import written
 from .splits import Split
 
@@ -142,9 +142,9 @@ class DatasetView(W.VBox):
         self.alpha, self.place = W.FloatSlider(.6, min=0, max=1, step=.05, description="opacity"), W.Label()
         self.views = [PictureView(takes=["ArrowRight", "ArrowLeft"], layout=W.Layout(width="49%")) for _ in range(2)]
         self.chart, self.table = W.Image(layout=W.Layout(max_width="900px")), W.VBox()
-        moves = [self._button(t, partial(self.do, c)) for t, c in (("← previous", browser.previous), ("next →", browser.next))]
+        moves = [button(t, partial(self.do, c)) for t, c in (("← previous", browser.previous), ("next →", browser.next))]
         super().__init__([W.HBox([self.domain, self.part, *moves, self.place, self.alpha], layout=W.Layout(flex_flow="row wrap")), self.message, W.HBox(self.views, layout=W.Layout(grid_gap="8px")),
-                          W.HBox([self.beside, self._button("count classes", self.count)]), self.chart, self.table])
+                          W.HBox([self.beside, button("count classes", self.count)]), self.chart, self.table])
         for box in (self.domain, self.part): box.observe(lambda _: self.look(), "value")
         self.alpha.observe(lambda _: self.do(lambda: setattr(browser, "alpha", self.alpha.value)), "value")
         for view in self.views:
@@ -152,11 +152,6 @@ class DatasetView(W.VBox):
             view.on("move", self.point)
         renew(self.beside, ["", *browser.domains], "")
         renew(self.domain, browser.domains, None)
-
-    def _button(self, text, call):
-        made = W.Button(description=text, layout=W.Layout(width="auto"))
-        made.on_click(lambda _: call())
-        return made
 
     def look(self):
         "Open what the boxes say."
@@ -201,7 +196,7 @@ class DatasetView(W.VBox):
         b = self.browser
         if not b.rows: self.table.children = []; return
         lines = [self._line(i, *row) for i, row in enumerate(b.rows)]
-        buttons = W.HBox([self._button("add an id", partial(self._edit, b.add_row)), self._button("save ids.csv", partial(self._edit, b.save_rows))])
+        buttons = W.HBox([button("add an id", partial(self._edit, b.add_row)), button("save ids.csv", partial(self._edit, b.save_rows))])
         self.table.children = [W.HTML(f"<b>{escape(str(b.ids_file))}</b>: id in the files, name (empty: ignored), colour"), *lines, buttons]
 
     def _line(self, i, number, name, *colour):
@@ -209,7 +204,7 @@ class DatasetView(W.VBox):
         boxes = [W.Text(number, layout=W.Layout(width="70px")), W.Text(name, layout=W.Layout(width="220px")), W.ColorPicker(value="#%02x%02x%02x" % tuple(map(int, colour)) if known else "#000000", concise=True)]
         for box, k in zip(boxes, ("id", "name")): box.observe(lambda c, k=k: self.browser.set_row(i, **{k: c.new}), "value")
         boxes[2].observe(lambda c: self.browser.set_row(i, **{k: int(c.new[at:at + 2], 16) for k, at in (("red", 1), ("green", 3), ("blue", 5))}), "value")
-        return W.HBox([*boxes, self._button("remove", partial(self._edit, partial(self.browser.remove_row, i)))])
+        return W.HBox([*boxes, button("remove", partial(self._edit, partial(self.browser.remove_row, i)))])
 
     def _edit(self, action):
         self.do(action)

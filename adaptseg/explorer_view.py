@@ -16,7 +16,7 @@ import pandas as pd
 
 from .explorer import FIELDS, Explorer
 from .labels import IGNORE
-from .picture_view import PictureView, told
+from .picture_view import PictureView, button, told
 from .presets import resolve
 
 # %% ../nbs/api/84_explorer_view.ipynb #04071d91
@@ -69,7 +69,7 @@ class ExplorerView(W.VBox):
         self.runs = W.SelectMultiple(rows=6, layout=W.Layout(width="430px"))
         self.domain, self.part = (W.Dropdown(description=d, layout=W.Layout(width="230px")) for d in ("domain", "split"))
         self.part.options, self.part.value = ["val", "train", "test"], "val"
-        reload = self._button("read the folders again", self.refresh)
+        reload = button("read the folders again", self.refresh)
         for box in self.fields.values(): box.observe(self._filter, "value")
         self.runs.observe(self._chosen, "value")
         for box in (self.domain, self.part): box.observe(self._opened, "value")
@@ -82,7 +82,7 @@ class ExplorerView(W.VBox):
         self.count = W.Label()
         self.number.observe(lambda c: self._do(partial(self.explorer.go, c.new - 1)), "value")
         self.name.observe(self._named, "value")
-        moves = [self._button(text, partial(self.press, key)) for text, key in (("← previous", "p"), ("next →", "n"), ("next worst", "w"))]
+        moves = [button(text, partial(self.press, key)) for text, key in (("← previous", "p"), ("next →", "n"), ("next worst", "w"))]
         return W.HBox([*moves, self.number, self.count, self.name], layout=W.Layout(flex_flow="row wrap"))
 
     def _painting(self):
@@ -92,13 +92,8 @@ class ExplorerView(W.VBox):
         self.outlines = W.Checkbox(False, description="outlines", indent=False, layout=W.Layout(width="90px"))
         for box in (self.mode, self.alpha, self.outlines): box.observe(self._painted, "value")
         self.classes = W.Box(layout=W.Layout(flex_flow="row wrap"))
-        buttons = [self._button(text, partial(self.press, key)) for text, key in (("selected objects", "s"), ("all classes", "a"))]
-        return W.VBox([W.HBox([self.mode, self.alpha, self.outlines, *buttons, self._button("save PNG", self.save)], layout=W.Layout(flex_flow="row wrap")), self.classes])
-
-    def _button(self, text, call):
-        made = W.Button(description=text, layout=W.Layout(width="auto"))
-        made.on_click(lambda _: call())
-        return made
+        buttons = [button(text, partial(self.press, key)) for text, key in (("selected objects", "s"), ("all classes", "a"))]
+        return W.VBox([W.HBox([self.mode, self.alpha, self.outlines, *buttons, button("save PNG", self.save)], layout=W.Layout(flex_flow="row wrap")), self.classes])
 
     # --- what a person does
 

@@ -13,7 +13,7 @@ from time import perf_counter
 import ipywidgets as W
 
 from .explorer_view import renew
-from .picture_view import PictureView, told
+from .picture_view import PictureView, button, told
 from .player import Player
 
 # %% ../nbs/api/90_player_view.ipynb #3b8ecaec
@@ -28,28 +28,23 @@ class PlayerView(W.VBox):
         super().__init__([self._making(), self.message, self._playing()])
         self.refresh()
 
-    def _button(self, text, call):
-        made = W.Button(description=text, layout=W.Layout(width="auto"))
-        made.on_click(lambda _: call())
-        return made
-
     def _making(self):
         "What is segmented, and by which network."
         self.source, self.run = (W.Dropdown(description=d, layout=W.Layout(width="340px")) for d in ("camera", "run"))
         self.rate = W.FloatText(0, description="rate", layout=W.Layout(width="150px"))
         self.bar, self.state = W.FloatProgress(max=1, layout=W.Layout(width="220px")), W.Label()
         hint = W.HTML("<small>frames a second: taken from a video (0: all), or held by a folder (0: one)</small>")
-        buttons = [self._button(text, call) for text, call in (("segment", self.make), ("stop", self.stop), ("read the folders again", self.refresh))]
+        buttons = [button(text, call) for text, call in (("segment", self.make), ("stop", self.stop), ("read the folders again", self.refresh))]
         return W.VBox([W.HBox([self.source, self.run, self.rate, hint], layout=W.Layout(flex_flow="row wrap")), W.HBox([*buttons, self.bar, self.state])])
 
     def _playing(self):
         "The film that is looked at."
-        self.film, self.switch = W.Dropdown(description="film", layout=W.Layout(width="480px")), self._button("play", self.play)
+        self.film, self.switch = W.Dropdown(description="film", layout=W.Layout(width="480px")), button("play", self.play)
         self.slider, self.picture, self.chart = W.IntSlider(max=0, readout=False, layout=W.Layout(width="360px")), PictureView(takes=["ArrowRight", "ArrowLeft", " "]), PictureView()
         for box, call in ((self.film, self._opened), (self.slider, self._slid)): box.observe(call, "value")
         self.picture.on("key", self.press)
         self.chart.on("click", lambda x, y, shift: self.do(lambda: self.player.point((x + .5) / self.chart.size[1])))
-        moves = [self._button(text, lambda a=action: self.do(a)) for text, action in (("← previous", self.player.previous), ("next →", self.player.next), ("most objects", self.player.busiest))]
+        moves = [button(text, lambda a=action: self.do(a)) for text, action in (("← previous", self.player.previous), ("next →", self.player.next), ("most objects", self.player.busiest))]
         self.looks = W.VBox([W.HBox([self.switch, self.slider, *moves], layout=W.Layout(flex_flow="row wrap")), self.picture, self.chart], layout=W.Layout(max_width="900px"))
         return W.VBox([self.film, self.looks])
 

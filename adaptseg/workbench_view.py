@@ -19,7 +19,7 @@ from matplotlib import rc_context
 from .explorer_view import renew
 from .figures import STYLE, new_figure
 from .labels import IGNORE
-from .picture_view import PictureView, told
+from .picture_view import PictureView, button, told
 from .segmenting import segment_colours
 from .workbench import Workbench
 
@@ -61,7 +61,7 @@ class WorkbenchView(W.VBox):
         self.part.options = ["val", "train", "test"]
         for box in (self.domain, self.part): box.observe(lambda _: self.browse(), "value")
         self.name.observe(lambda c: c.new and self._do(partial(self.bench.open, c.new)), "value")
-        return W.HBox([self.domain, self.part, self.name, self._button("read the folders again", self.refresh)], layout=W.Layout(flex_flow="row wrap"))
+        return W.HBox([self.domain, self.part, self.name, button("read the folders again", self.refresh)], layout=W.Layout(flex_flow="row wrap"))
 
     def _settings(self):
         wide = dict(layout=W.Layout(width="250px"))
@@ -74,7 +74,7 @@ class WorkbenchView(W.VBox):
         return W.VBox([W.Box([self.variant, *self.settings.values()], layout=W.Layout(flex_flow="row wrap"))])
 
     def _running(self):
-        self.go, self.rest, self.end = (self._button(t, c) for t, c in (("run", self.run), ("pause", self.pause), ("stop", self.stop)))
+        self.go, self.rest, self.end = (button(t, c) for t, c in (("run", self.run), ("pause", self.pause), ("stop", self.stop)))
         self.state = W.Label()
         return W.HBox([self.go, self.rest, self.end, self.state])
 
@@ -86,17 +86,12 @@ class WorkbenchView(W.VBox):
         self.show = W.ToggleButtons(options=["segments", "classes", "image"], style=W.ToggleButtonsStyle(button_width="90px"))
         for box in (self.tool, self.label, self.width): box.observe(lambda _: self._pen(), "value")
         self.show.observe(lambda _: self.draw(), "value")
-        return W.VBox([self.tool, W.HBox([self.label, self.width, self._button("undo", self.undo)], layout=W.Layout(flex_flow="row wrap")), self.given, self.show])
+        return W.VBox([self.tool, W.HBox([self.label, self.width, button("undo", self.undo)], layout=W.Layout(flex_flow="row wrap")), self.given, self.show])
 
     def _network(self):
         self.network = W.Dropdown(description="network", layout=W.Layout(width="330px"))
         self.trust = W.FloatSlider(0, min=0, max=1, step=.05, description="trust", layout=W.Layout(width="230px"))
-        return W.Box([self.network, self.trust, self._button("join", self.join), self._button("export", self.export)], layout=W.Layout(flex_flow="row wrap"))
-
-    def _button(self, text, call):
-        made = W.Button(description=text, layout=W.Layout(width="auto"))
-        made.on_click(lambda _: call())
-        return made
+        return W.Box([self.network, self.trust, button("join", self.join), button("export", self.export)], layout=W.Layout(flex_flow="row wrap"))
 
     # --- what a person does
 
