@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .data import DrawLoader
 from .deeplab import check_choice, frozen_statistics, unmoved_statistics
-from .discriminator import Discriminator, frozen
+from .discriminator import Discriminator
 from .losses import GANS, SOURCE, adversarial_loss, discriminator_loss, upsample
 from .optimisers import discriminator_optimiser
 
@@ -100,24 +100,22 @@ class AdversarialAdaptation(TargetCallback):
         self.discriminators.to(next(self.model.parameters()).device).train()
 
     def after_backward(self):
-        source = probabilities([None if p is None else p.detach() for p in self.pred], self.x.shape[-2:])
-        target = self._fool()
-        losses = [discriminator_loss(d, s, t, self.gan) for d, s, t in zip(self.discriminators, source, target)]
-        (sum(losses) / self.accumulate).backward()
-        self._log("loss_D", losses)
-
-    def _fool(self) -> list[Tensor]:
-        "Step 2: pull the target's predictions towards the source's; returns the probabilities."
         target = probabilities(*self.target_pass())
-        with frozen(self.discriminators):
-            losses = [adversarial_loss(d(p), SOURCE, self.gan) for d, p in zip(self.discriminators, target)]
-            (sum(w * l for w, l in zip(self.lambda_adv, losses)) / self.accumulate).backward()
-        self._log("loss_adv", losses)
-        return [p.detach() for p in target]
+        source = probabilities([None if p is None else p.detach() for p in self.pred], self.x.shape[-2:])
+        first = 3 - len(target)  # a single level is conv5, number 2
+        torch.autograd.backward(target, [self._play(first + i, s, t) for i, (s, t) in enumerate(zip(source, target))])
 
-    def _log(self, name, losses):
-        first = 3 - len(losses)  # a single level is conv5, number 2
-        self.losses.update({f"{name}{first + i}": l.detach() for i, l in enumerate(losses)})
+    def _play(self, level, source, target) -> Tensor:  # gradient of the target's probabilities
+        "Steps 2 and 3 at one level; the discriminator looks at the target once and is judged by it in both."
+        i, target = level - 3, target.detach().requires_grad_()
+        discriminator, weight = self.discriminators[i], self.lambda_adv[i]
+        verdict = discriminator(target)
+        fooled = adversarial_loss(verdict, SOURCE, self.gan)
+        pull, = torch.autograd.grad(weight * fooled / self.accumulate, target, retain_graph=True)
+        told = discriminator_loss(discriminator(source), verdict, self.gan)
+        (told / self.accumulate).backward(inputs=list(discriminator.parameters()))
+        self.losses.update({f"loss_adv{level}": fooled.detach(), f"loss_D{level}": told.detach()})
+        return pull
 
     def after_step(self):
         for opt in self.optimisers: opt.step(); opt.zero_grad()

@@ -10,6 +10,7 @@ __all__ = ['BN_STATS', 'BACKBONES', 'conv_bn', 'BasicBlock', 'Bottleneck', 'ASPP
 from contextlib import contextmanager, nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -38,7 +39,7 @@ class BasicBlock(nn.Module):
     def forward(self, x):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
-        return self.relu(self.bn2(self.conv2(x)) + shortcut)
+        return self.relu(self.bn2(self.conv2(x)).add_(shortcut))
 
 
 class Bottleneck(nn.Module):
@@ -57,7 +58,7 @@ class Bottleneck(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
-        return self.relu(self.bn3(self.conv3(x)) + shortcut)
+        return self.relu(self.bn3(self.conv3(x)).add_(shortcut))
 
 # %% ../nbs/api/20_deeplab.ipynb #3fbf2caf
 class ASPP(nn.Module):
@@ -78,8 +79,15 @@ class ASPP(nn.Module):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(conv.bias)
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, n_classes, h, w) logits
-        return sum(conv(x) for conv in self.conv2d_list[:self.branches])
+    def forward(
+        self,
+        x: Tensor,  # (N, n_in, h, w)
+    ) -> Tensor:  # (N, n_classes, h, w) logits
+        convs, size = self.conv2d_list[:self.branches], x.shape[-2:]
+        # 3x3 with few outputs is slow: one 1x1 for all taps of all branches, then each tap is shifted to its place and added.
+        weight = torch.stack([c.weight for c in convs]).flip(3, 4).permute(0, 1, 3, 4, 2).flatten(0, 3)
+        taps = F.conv2d(x, weight[:, :, None, None]).to(weight.dtype).flatten(2).chunk(len(convs), 1)
+        return sum(F.fold(t, size, 3, c.dilation, c.padding) + c.bias[:, None, None] for t, c in zip(taps, convs))
 
 # %% ../nbs/api/20_deeplab.ipynb #3ed22648
 BN_STATS = ("both", "source", "target", "frozen")
@@ -191,9 +199,7 @@ class DeepLabV2(nn.Module):
     ) -> tuple[Tensor | None, Tensor]:  # logits (N, C, ~H/stride, ~W/stride) of conv4 and conv5
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits = self._logits(x)
-        if self.precision == "fp32": return logits
-        return tuple(l if l is None else l.float() for l in logits)
+            return self._logits(x)
 
 # %% ../nbs/api/20_deeplab.ipynb #440abaaf
 def check_choice(name: str, value, valid) -> None:

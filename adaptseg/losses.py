@@ -85,9 +85,9 @@ def adversarial_loss(
 
 # %% ../nbs/api/30_losses.ipynb #de285629
 def discriminator_loss(
-    discriminator: nn.Module,  # (N, C, H, W) probabilities -> verdict
-    source: Tensor, target: Tensor,  # probabilities of either domain; detached here
+    source: Tensor,  # (N, 1, h, w) logits of the discriminator on the source
+    target: Tensor,  # (M, 1, i, j) logits of the discriminator on the target
     gan: str = "vanilla",  # vanilla or ls
 ) -> Tensor:  # scalar: half of either domain's loss, summed
     "What a discriminator minimises: telling source from target (Tsai et al. 2018, equation 1)."
-    return sum(adversarial_loss(discriminator(p.detach()), domain, gan) / 2 for p, domain in ((source, SOURCE), (target, TARGET)))
+    return (adversarial_loss(source, SOURCE, gan) + adversarial_loss(target, TARGET, gan)) / 2

@@ -59,7 +59,7 @@ class DeepLabVGG(nn.Module):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             dear = self.checkpointing and torch.is_grad_enabled()
             logits = self.classifier(checkpoint_sequential(self.features, 5, x, use_reentrant=False) if dear else self.features(x))
-        return None, logits if self.precision == "fp32" else logits.float()
+        return None, logits
 
 # %% ../nbs/api/22_vgg.ipynb #9918f7bd
 NETWORKS = (*BACKBONES, "vgg16")

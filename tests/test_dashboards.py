@@ -154,8 +154,9 @@ def pixels(picture):
 
 def content(picture):
     "The picture that the browser shows, wherever and however large."
-    data = picture.locator("img").evaluate("""async img => { const c = document.createElement('canvas'); await img.decode(); [c.width, c.height] = [img.naturalWidth, img.naturalHeight];
-        c.getContext('2d').drawImage(img, 0, 0); return c.toDataURL('image/png').split(',')[1]; }""")
+    data = picture.locator("img").evaluate("""async img => { const c = document.createElement('canvas');
+        for (let src, shown = false; !shown;) { src = img.src; shown = await img.decode().then(() => true, e => { if (img.src === src) throw e; }); }  // replaced while it was decoded: the new one
+        [c.width, c.height] = [img.naturalWidth, img.naturalHeight]; c.getContext('2d').drawImage(img, 0, 0); return c.toDataURL('image/png').split(',')[1]; }""")
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
 
 
