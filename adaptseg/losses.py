@@ -30,9 +30,26 @@ def segmentation_loss(
     label: Tensor,  # (N, H, W) int64 train ids, 255 ignored
 ) -> Tensor:  # scalar; 0 with a gradient where nothing is labelled
     "Cross-entropy of the upsampled logits over labelled pixels (Tsai et al. 2018, equation 2)."
-    logits = upsample(logits, label.shape[-2:])
     labelled = (label != IGNORE).sum().clamp(min=1)
-    return F.cross_entropy(logits, label, ignore_index=IGNORE, reduction="sum") / labelled
+    return _CrossEntropy.apply(upsample(logits, label.shape[-2:]), label) / labelled
+
+
+class _CrossEntropy(torch.autograd.Function):
+    "The sum over labelled pixels; overwrites the logits with their log-softmax, and that with their gradient: there is one map of all classes."
+    BAND = 2**20  # numbers of the map that are copied at a time
+
+    @staticmethod
+    def forward(ctx, logits, label):
+        for band in logits.split(max(1, _CrossEntropy.BAND // logits[:, :, 0].numel()), 2): band.copy_(band.log_softmax(1))
+        ctx.save_for_backward(logits, label)
+        return F.nll_loss(logits, label, ignore_index=IGNORE, reduction="sum")
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        log_p, label = ctx.saved_tensors
+        weight = ((label != IGNORE) * gradient).unsqueeze(1)
+        return log_p.exp_().mul_(weight).scatter_add_(1, label.clamp(max=log_p.shape[1] - 1).unsqueeze(1), -weight), None
 
 # %% ../nbs/api/30_losses.ipynb #6d76bb5e
 class SegmentationLoss(nn.Module):

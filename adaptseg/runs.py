@@ -64,7 +64,7 @@ def write_tensors(
 def read_tensors(
     path: str | Path,  # .safetensors file that `write_tensors` wrote
     device: torch.device | str = "cpu",
-) -> tuple[dict[str, Tensor], dict]:  # tensors and header
+) -> tuple[dict[str, Tensor], dict]:  # tensors (...) of any shape by name, and header
     "What `write_tensors` wrote; reading runs no code."
     if not Path(path).is_file(): raise FileNotFoundError(f"there is no weight file {path}; give a finished run's folder or its weights.safetensors")
     try:

@@ -126,7 +126,7 @@ class Frames:
 # %% ../nbs/api/68_video.ipynb #d96e5ac2
 def change(
     a: np.ndarray,  # (H, W, 3) uint8 RGB
-    b: np.ndarray,  # the same scene later
+    b: np.ndarray,  # (H, W, 3) uint8 RGB, the same scene later
 ) -> float:  # 0..255
     "How much a scene changed: the largest mean difference in any of 8x8 parts of the picture."
     small = [np.asarray(Image.fromarray(x).convert("L").resize((64, 64), Image.BOX), np.float32) for x in (a, b)]
