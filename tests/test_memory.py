@@ -1,6 +1,8 @@
-"""The reference configuration must fit an ordinary machine; minutes long, so it is run by `make slow`."""
+"""The reference configuration must fit an ordinary machine, and the planner must be right; minutes long, so both are run by `make slow`."""
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,3 +42,42 @@ def test_reference_step_fits(mode, limit):
     found = peak(mode)
     print(f"{mode}: {found:.1f} GB")
     assert found < limit
+
+
+TRAINING = """
+import gc, json, sys, torch
+import adaptseg.core
+from adaptseg.memory import expected_bytes
+from adaptseg.presets import make_config
+from adaptseg.training import prepare
+
+def kept(what): return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what)) * 1024
+
+cfg = make_config(sys.argv[1], source="gta5", target="cityscapes", out=sys.argv[3], init="scratch", steps=3, workers=0, **json.loads(sys.argv[2]))
+expected = expected_bytes(cfg)
+gc.collect()
+before = kept("VmRSS")
+learn = prepare(cfg)[3]
+learn._do_epoch_validate = lambda *args, **kwargs: None
+with learn.no_bar(), learn.no_logging(): learn.fit(1)
+print("measured", expected, kept("VmHWM") - before)
+"""
+CONFIGURATIONS = [
+    ("tsai2018", dict(backbone="resnet50", source_size="480x256", target_size="384x192", batch_size=2, precision="fp32")),
+    ("tsai2018", dict(method="adaptseg_lsgan", source_size="512x288", target_size="512x256", precision="bf16")),
+    ("tsai2018", dict(checkpointing=True, source_size="960x544", target_size="640x320", precision="fp32")),
+    ("camvid", dict(batch_size=8, precision="fp32")),
+    ("tsai2018", dict(backbone="vgg16", method="adaptseg_single", source_size="512x256", target_size="512x256", precision="fp32"))]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc to read a process's memory from")
+@pytest.mark.parametrize("preset, values", CONFIGURATIONS, ids=["resnet50", "bf16", "checkpointing", "camvid", "vgg16"])
+def test_planner_expects_what_training_takes(preset, values, tmp_path):
+    "The most memory of a process that trains, on top of what it had, against the planner's word; none of these had a part in its allowance."
+    done = subprocess.run([sys.executable, "-c", TRAINING, preset, json.dumps(values), tmp_path], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected, measured = map(int, done.stdout.split("measured")[-1].split())
+    print(f"{preset} {values}: expected {expected / 2**30:.2f} GiB, measured {measured / 2**30:.2f}: {expected / measured - 1:+.0%}")
+    assert abs(expected / measured - 1) < .15
