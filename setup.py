@@ -30,4 +30,5 @@ setup(
         "nbdev": ["adaptseg=adaptseg._modidx:d"],
     },
     zip_safe=False,
+    options={"editable_wheel": {"mode": "compat"}},  # or Python, started in the folder that holds the clone, takes the clone for the package
 )

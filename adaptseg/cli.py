@@ -4,23 +4,26 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'train_command', 'train_together', 'segment_command', 'evaluate_command', 'experiments_command',
-           'compare_command', 'dataset_command', 'demo_command', 'table_command', 'sweep_command', 'video_command',
-           'parser', 'on_workers', 'main']
+           'compare_command', 'told', 'dataset_command', 'demo_command', 'table_command', 'benchmark_command',
+           'sweep_command', 'video_command', 'parser', 'on_workers', 'main']
 
 # %% ../nbs/api/95_cli.ipynb #a3bd52a8
 import argparse
 import sys
 from pathlib import Path
 
+import yaml
+
 from .app import serve
 from .compare import CompareJob, chosen_runs, compare_job
 from .evaluating import EvaluateJob, check_out, evaluate_job
 from .dataset_report import DatasetJob, dataset_job, open_dataset
 from .doctor import doctor
+from .domains import get_domain
 from .evaluate import Predictor
 from .experiments import ExperimentsJob, experiments_job
 from .filming import film
-from .notebooks import NotebookFailed, given, run_notebook
+from .notebooks import NOTEBOOKS, NotebookFailed, given, run_notebook
 from .presets import Config, make_config, resolve
 from .processes import in_turn, launched, start, stop
 from .runs import Run, check_free, differences, run_path
@@ -32,6 +35,7 @@ def train_command(parameters: dict) -> Run:
     "`adaptseg train`: check the values, then run nbs/train.ipynb into its run folder; several processes train without a notebook."
     if launched(): return train_together(parameters)
     cfg = make_config(**given(parameters))
+    for name in f"{cfg.source}+{cfg.target}".split("+"): get_domain(name)
     check_free(run_path(cfg), cfg)
     return Run(run_notebook("train", run_path(cfg), {k: getattr(cfg, k) for k in given(parameters)}))
 
@@ -60,7 +64,7 @@ def evaluate_command(parameters: dict) -> Path:  # folder of the results
     "`adaptseg evaluate`: check the values, then run nbs/evaluate.ipynb into its folder."
     job = evaluate_job(**given(parameters))
     check_out(job)
-    return run_notebook("evaluate", job.path, {k: getattr(job, k) for k in given(parameters)})
+    return told(run_notebook("evaluate", job.path, {k: getattr(job, k) for k in given(parameters)}))
 
 
 def experiments_command(parameters: dict) -> Path:  # folder of the runs, the table and the figures
@@ -77,7 +81,13 @@ def compare_command(parameters: dict) -> Path:  # folder of the picture and the 
     job = compare_job(**given(parameters))
     chosen_runs(job.runs)
     resolve(job.out).mkdir(parents=True, exist_ok=True)
-    return run_notebook("compare", resolve(job.out), {k: getattr(job, k) for k in given(parameters)})
+    return told(run_notebook("compare", resolve(job.out), {k: getattr(job, k) for k in given(parameters)}))
+
+
+def told(folder: Path) -> Path:
+    "Say where the results are."
+    print(f"in {folder}: {', '.join(sorted(p.name for p in folder.iterdir() if p.is_file()))}")
+    return folder
 
 # %% ../nbs/api/95_cli.ipynb #b8095c54
 def dataset_command(parameters: dict) -> Path:  # folder of the pictures
@@ -85,12 +95,13 @@ def dataset_command(parameters: dict) -> Path:  # folder of the pictures
     job = dataset_job(**given(parameters))
     open_dataset(job)
     job.path.mkdir(parents=True, exist_ok=True)
-    return run_notebook("dataset", job.path, {k: getattr(job, k) for k in given(parameters)})
+    return told(run_notebook("dataset", job.path, {k: getattr(job, k) for k in given(parameters)}))
 
 # %% ../nbs/api/95_cli.ipynb #0055db90
 def demo_command(parameters: dict) -> Path:  # the comparison picture
     "`adaptseg demo`: source-only and adapted on the sample domains, compared."
     from adaptseg.core import compare_runs, results_table, save_figure
+    if "method" in parameters: raise ValueError("method: the demo compares source_only with adaptseg_multi; adaptseg train has the others")
     runs = []
     for method in ("source_only", "adaptseg_multi"):
         values = {"source": "gta5", "target": "cityscapes", "out": "runs/demo", **parameters, "method": method}
@@ -100,7 +111,7 @@ def demo_command(parameters: dict) -> Path:  # the comparison picture
         runs.append(Run(path) if done else train_command({**values, "overwrite": True}))
     picture = runs[0].path.parent / "comparison.png"
     save_figure(compare_runs(runs), picture)
-    print(f"\n{results_table(runs)}\n\ncomparison picture: {picture}")
+    print(f"\n{results_table(runs)}\n\ncomparison picture: {picture}\nadaptseg app --runs runs/demo shows both in a browser")
     return picture
 
 # %% ../nbs/api/95_cli.ipynb #fb158ec5
@@ -110,6 +121,20 @@ def table_command(folder: str) -> None:
     runs = find_runs(folder)
     if not runs: raise FileNotFoundError(f"there is no finished run below {folder}: expected {folder}/<source>2<target>/<method>-s<seed>")
     print(summary_table(runs))
+
+# %% ../nbs/api/95_cli.ipynb #c0b1e2a2
+def benchmark_command(
+    parameters: dict,
+    out: str = "runs/benchmark",  # folder of the executed notebook
+) -> Path:  # that folder
+    "`adaptseg benchmark`: check the names, then run nbs/benchmark.ipynb."
+    from papermill import inspect_notebook
+    known = inspect_notebook(str(NOTEBOOKS / "benchmark.ipynb"))
+    unknown = [k for k in parameters if k not in known]
+    if unknown: raise ValueError(f"{unknown[0]}: the benchmark has no such parameter, it has {', '.join(known)}")
+    folder = resolve(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    return told(run_notebook("benchmark", folder, {k: yaml.safe_load(v) for k, v in parameters.items()}))
 
 # %% ../nbs/api/95_cli.ipynb #4d16878b
 def sweep_command(args: argparse.Namespace) -> None:
@@ -138,6 +163,9 @@ def parser() -> argparse.ArgumentParser:
         c = commands.add_parser(name, help=text, epilog="Parameters: " + ", ".join(kind.model_fields))
         c.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters", help="a parameter of the notebook, as for papermill")
         if name == "segment": on_workers(c)
+    b = commands.add_parser("benchmark", help="the kit against direct forms on this machine (nbs/benchmark.ipynb)", epilog="Parameters: those at the top of the notebook")
+    b.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters", help="a parameter of the notebook, as for papermill")
+    b.add_argument("--out", default="runs/benchmark", help="folder of the executed notebook")
     commands.add_parser("table", help="scores of finished runs, mean and deviation over seeds").add_argument("folder", nargs="?", default="runs")
     s = commands.add_parser("sweep", help="a table of parameters, each row a run, on all GPUs or a dask cluster", epilog="Parameters: " + ", ".join(Config.model_fields))
     s.add_argument("table", nargs="?", help="a .csv, a column a parameter, a row a run")
@@ -182,8 +210,11 @@ def main(argv: list[str] | None = None) -> None:
         if args.command == "table": table_command(args.folder)
         elif args.command == "sweep": sweep_command(args)
         elif args.command == "segment": segment_command(dict(args.parameters), args.workers, args.scheduler)
+        elif args.command == "benchmark": benchmark_command(dict(args.parameters), args.out)
         elif args.command == "video": video_command(args)
         elif args.command == "app": serve(**{k: v for k, v in vars(args).items() if k != "command"})
         elif args.command == "doctor": sys.exit(0 if doctor(args.names, args.data_root, args.jobs) else 1)
         else: COMMANDS[args.command](dict(args.parameters))
     except (ValueError, OSError, ImportError, FloatingPointError, NotebookFailed) as e: raise SystemExit(f"adaptseg {args.command}: {e}") from None
+    except KeyboardInterrupt:
+        raise SystemExit(f"adaptseg {args.command}: interrupted" + ("; the same command with -p resume True goes on from the last checkpoint" if args.command == "train" else "")) from None

@@ -63,8 +63,10 @@ def chosen_runs(
     "The finished runs that a parameter means."
     found = []
     for part in map(str.strip, text.split(",")):
-        here = [Run(resolve(part))] if (resolve(part) / "config.json").is_file() else find_runs(part)
-        if not here: raise FileNotFoundError(f"runs: there is no finished run in {resolve(part)}; expected a run's folder, or one that holds <source>2<target>/<method>-s<seed>")
+        folder = resolve(part)
+        pair = [Run(p.parent) for p in sorted(folder.glob("*/config.json"))]
+        here = [Run(folder)] if (folder / "config.json").is_file() else [r for r in pair if r.finished] or find_runs(part)
+        if not here: raise FileNotFoundError(f"runs: there is no finished run in {folder}; expected a run's folder, a pair's (<source>2<target>), or one that holds pairs")
         found += here
     unfinished = [r.path.name for r in found if not r.finished]
     if unfinished: raise ValueError(f"runs: {unfinished[0]} is not finished; resume=True goes on with it")

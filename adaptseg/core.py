@@ -94,7 +94,7 @@ def train(
     **values,  # fields of `Config` on top of the preset
 ) -> Run:  # finished
     "Train on a labelled source, adapt to an unlabelled target, score and draw; everything goes into the run's folder."
-    if not isinstance(cfg, Config): cfg = make_config(cfg, **values)
+    if not isinstance(cfg, Config): cfg = make_config(**{"preset": cfg, **values})
     elif values: raise ValueError(f"give either a Config or values, found both: {', '.join(values)}")
     print(describe(cfg), flush=True)
     run, data, model = fit(cfg, cbs)

@@ -27,7 +27,7 @@ def conv_bn(
 
 # %% ../nbs/api/20_deeplab.ipynb #17090f67
 class BasicBlock(nn.Module):
-    "Two 3x3 convolutions around a shortcut (ResNet-18)."
+    "Two 3x3 convolutions around a shortcut (He et al. 2016, figure 5)."
     expansion = 1
 
     def __init__(self, n_in, planes, stride=1, dilation=1, downsample=None, stride_in_3x3=False):
@@ -43,7 +43,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    "1x1, dilated 3x3, 1x1 around a shortcut (ResNet-50 and 101)."
+    "1x1, dilated 3x3, 1x1 around a shortcut (He et al. 2016, figure 5)."
     expansion = 4
 
     def __init__(self, n_in, planes, stride=1, dilation=1, downsample=None, stride_in_3x3=False):

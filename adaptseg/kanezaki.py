@@ -60,7 +60,7 @@ def superpixel_vote(
     segments: Tensor,  # (B, H, W) int64 superpixels, 0..K-1
     channels: int,  # q
 ) -> Tensor:  # (B, H, W) int64
-    "Give every superpixel its most frequent label, the smallest of several."
+    "Give every superpixel its most frequent label, the smallest of several (Kanezaki 2018, section 2)."
     B, k = len(labels), int(segments.max()) + 1
     row = segments + k * torch.arange(B, device=labels.device).view(-1, 1, 1)
     counts = torch.bincount((row * channels + labels).flatten(), minlength=B * k * channels)

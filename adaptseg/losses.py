@@ -53,7 +53,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 # %% ../nbs/api/30_losses.ipynb #6d76bb5e
 class SegmentationLoss(nn.Module):
-    "L_seg(conv5) + lambda_seg * L_seg(conv4), with a count of batches that hold no labelled pixel."
+    "L_seg(conv5) + lambda_seg * L_seg(conv4) (Tsai et al. 2018, equation 5), with a count of batches that hold no labelled pixel."
 
     def __init__(
         self,

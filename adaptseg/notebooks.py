@@ -6,6 +6,7 @@
 __all__ = ['NOTEBOOKS', 'NotebookFailed', 'run_notebook', 'given']
 
 # %% ../nbs/api/77_notebooks.ipynb #4a6cf6b6
+import logging
 import shutil
 import sys
 from pathlib import Path
@@ -29,6 +30,7 @@ def run_notebook(
     from papermill.exceptions import PapermillExecutionError
     source = NOTEBOOKS / f"{name}.ipynb"
     if not source.is_file(): raise FileNotFoundError(f"there is no notebook {source}: install adaptseg from a clone (pip install -e .)")
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it takes parameters with a comment for unknown
     with TemporaryDirectory() as tmp:
         out = Path(tmp) / source.name
         try: execute_notebook(source, out, parameters, progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)

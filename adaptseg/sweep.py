@@ -39,6 +39,7 @@ def sweep_rows(
     "The runs that a table and a grid mean."
     rows = [{}] if grid else []
     if table is not None:
+        if not resolve(table).is_file(): raise FileNotFoundError(f"there is no table {resolve(table)}: expected a .csv, a column a parameter, a row a run")
         with open(resolve(table), newline="", encoding="utf-8-sig") as f: rows = [given(r) for r in csv.DictReader(f, restkey="more values than columns", skipinitialspace=True)]
         if not rows: raise ValueError(f"{table}: expected a line of parameter names and a line for each run, found no run")
     axes = [[(k, v.strip()) for v in str(values).split(",")] for k, values in (grid or {}).items()]
@@ -122,7 +123,7 @@ def connect(
 ):  # a client of dask.distributed
     "Workers of this machine, or those of a scheduler."
     try: from distributed import Client, Nanny, Scheduler, SpecCluster
-    except ImportError: raise ImportError("sweeps need the package distributed: pip install 'adaptseg[cluster]'") from None
+    except ImportError: raise ImportError("sweeps need the package distributed: pip install -e '.[cluster]' in the clone") from None
     if scheduler and workers: raise ValueError("workers: a scheduler has its own; give either workers or scheduler")
     if scheduler:
         with Client(scheduler, timeout=30) as client: yield client

@@ -205,8 +205,9 @@ def prepare(
     "Whatever can fail before a run's folder exists."
     if is_main(): check_free(run_path(cfg), cfg)
     share_of_batch(cfg)
+    data = load_data(cfg)  # before anything is fetched
     start = initial_weights(cfg)
-    cfg, data = settle(cfg, start), load_data(cfg)
+    cfg = settle(cfg, start)
     advice = memory_advice(cfg.model_copy(update=dict(batch_size=share_of_batch(cfg))), len(data.source.classes)) if cfg.steps else None
     if advice: warnings.warn(advice)
     model = make_network(cfg, data.source.classes, start)

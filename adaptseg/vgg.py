@@ -31,7 +31,7 @@ def vgg_features(
 
 
 class DeepLabVGG(nn.Module):
-    "DeepLab-v2 on VGG-16; returns `(None, logits)` as a `DeepLabV2` of one level does."
+    "DeepLab-v2 on VGG-16 (Chen et al. 2018, section 4); returns `(None, logits)` as a `DeepLabV2` of one level does."
     levels, bn_stats, bn_affine = 1, "frozen", False
 
     def __init__(

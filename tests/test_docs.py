@@ -3,6 +3,7 @@ import ast
 import functools
 import importlib
 import inspect
+import json
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlparse
 
+import papermill
 import pytest
 import yaml
 from docutils.nodes import make_id
@@ -235,7 +237,8 @@ RUN = [  # a command, the test that runs it, and what in that test does
     (r"adaptseg doctor", DATA, "test_check_finds_what_went_wrong_later", '"doctor"'),
     (r"adaptseg dataset .*", DATA, "test_dataset_notebook", '"dataset"'),
     (r"papermill nbs/train.ipynb .*", TRAIN, "test_papermill_runs_the_notebook", "nbs/train.ipynb"),
-    (r"papermill nbs/benchmark.ipynb .*", SEGMENT, "test_benchmark_notebook", "benchmark.ipynb"),
+    (r"(papermill nbs/benchmark.ipynb|adaptseg benchmark).*", SEGMENT, "test_benchmark_notebook", "benchmark.ipynb"),
+    (r"papermill nbs/explanation/costs.ipynb .*", "test_docs.py", "test_costs_of_other_gpus", "costs.ipynb"),
     (r"python tests/golden.py .*", "test_golden.py", "test_library_replays_the_reference", "main"),
     (r"python -m data_prep.gta5", DATA, "test_without_a_source_it_says_where", "prepare("),
     (r"python -m data_prep.(gta5|cityscapes) --resize .*", DATA, "test_training_from_copies_gives_the_same_weights", "--resize"),
@@ -306,6 +309,14 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("root")
     write_samples(root / "data", size=(64, 128), n_gta5=(6, 2), n_cityscapes=(4, 2), n_iitk=(1, 1), workers=1)
     return root
+
+
+def test_costs_of_other_gpus(tmp_path):
+    "Slow readers become the limit of fast GPUs, and nothing but the network that of slow ones."
+    for tflops, cores, resized, limit in ((400, 1, 15.5, "reading"), (10, 16, 87.6, "network")):
+        papermill.execute_notebook(ROOT / "nbs" / "explanation" / "costs.ipynb", tmp_path / "out.ipynb", dict(tflops=tflops, cores=cores, resized=resized), progress_bar=False)
+        shown = next("".join(o["data"]["text/plain"]) for c in json.loads((tmp_path / "out.ipynb").read_text())["cells"] for o in c.get("outputs", []) if "text/plain" in o.get("data", {}))
+        assert set(re.findall("reading|averaging|network", shown.split("limit")[1])) == {limit}
 
 
 def test_evaluate_command(root):
@@ -406,3 +417,18 @@ def test_a_missing_comment_or_shape_is_noticed():
     ) -> "Tensor":  # (H, W)
         "Comments."
     assert list(missing("charts", "function", function)) == ["function: one is an array without a shape, such as (N, C, H, W)"]
+
+
+FROM_PAPERS = ("losses", "adversarial", "deeplab", "discriminator", "vgg", "kanezaki", "optimisers", "label_free", "segment_scores")
+OURS = {  # in these modules, what no paper defines
+    "upsample", "probabilities", "TargetCallback", "conv_bn", "frozen_statistics", "unmoved_statistics", "second_forward", "check_choice", "deeplab", "vgg_features", "build_network", "seeded_networks",
+    "Iteration", "count_labels", "update_multiplicity", "RepeatedSGD", "NumericOptimWrapper", "all_optimisers", "train_step", "entropy", "LabelFree", "connected", "overlaps", "match_segments", "summarise",
+    "segment_scores", "read_truths"}
+
+
+@pytest.mark.parametrize("module", FROM_PAPERS)
+def test_sources_are_named(module):
+    "What comes from a paper names it with its year; what is ours does not."
+    things = {name: getattr(importlib.import_module(f"adaptseg.{module}"), name) for name in own_names(module)}
+    cites = {name: bool(re.search(r"\b(19|20)\d\d\b", inspect.getdoc(t) or "")) for name, t in things.items() if inspect.isfunction(t) or inspect.isclass(t)}
+    assert {name for name, found in cites.items() if not found} == OURS & set(cites)
