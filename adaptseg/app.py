@@ -122,7 +122,7 @@ def serve(
         try: server.wait()
         except KeyboardInterrupt: pass
         finally:
-            server.send_signal(signal.SIGINT)
+            server.terminate()
             server.wait()
 
 
