@@ -283,7 +283,7 @@ def test_the_table_tells_the_truth(pattern, file, test, does):
 
 
 KINDS = dict(train=make_config, demo=make_config, segment=segment_job, evaluate=evaluate_job, experiments=experiments_job, compare=compare_job, dataset=dataset_job)
-NOTEBOOKS = {p.name: p for p in (ROOT / "nbs").glob("*.ipynb")}
+NOTEBOOKS = {p.name: p for p in (ROOT / "nbs").glob("**/*.ipynb")}
 
 
 @pytest.mark.parametrize("command", sorted({c for _, c in TYPED if " -" in c or c.count(" ") > 1}), ids=lambda v: v[:60])
