@@ -122,7 +122,10 @@ def connect(
     scheduler: str | None = None,  # address of a running one, such as tcp://node:8786, instead
 ):  # a client of dask.distributed
     "Workers of this machine, or those of a scheduler."
-    try: from distributed import Client, Nanny, Scheduler, SpecCluster
+    try:
+        import dask
+        dask.config.set({"logging.distributed": "warning"})  # of this process and its workers, before they are imported
+        from distributed import Client, Nanny, Scheduler, SpecCluster
     except ImportError: raise ImportError("sweeps need the package distributed: pip install -e '.[cluster]' in the clone") from None
     if scheduler and workers: raise ValueError("workers: a scheduler has its own; give either workers or scheduler")
     if scheduler:

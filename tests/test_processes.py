@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import together
+from adaptseg.deeplab import BasicBlock, DeepLabV2
 from adaptseg.samples import write_samples
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +69,19 @@ def test_two_processes_equal_one(both, kind):
     start = together.learner(kind, both / "start" / kind)
     moved = error((v for k, v in state["state"].items() if k.endswith("weight")), (v for n, m in (("G", start.model), ("D", start.adversarial_adaptation.discriminators)) for k, v in m.state_dict().items() if k.endswith("weight")))
     assert moved > 1e-3, "nothing was trained"
+
+
+def test_batch_norms_that_do_not_share_a_batch(tmp_path):
+    "After a step the stem's running mean is that of the first process's images, or the mean of what either process has."
+    finished(call(*TWO, "tests/together.py", "train", tmp_path, "average,off", 1))
+    torch.manual_seed(0)
+    stem = DeepLabV2(BasicBlock, (1, 1, 1, 1), together.CLASSES, levels=2, width=8, bn_affine=True).double().conv1
+    source, target = together.Batches("source", 1).source(0)[0], together.Batches("target", 1).target(0)[0]
+    with torch.no_grad(): own = [0.09 * stem(s[None]).mean((0, 2, 3)) + 0.1 * stem(t[None]).mean((0, 2, 3)) for s, t in zip(source, target)]  # momentum 0.1, source first
+    found = {kind: torch.load(tmp_path / kind / "state.pt")["state"]["G.bn1.running_mean"] for kind in ("average", "off")}
+    torch.testing.assert_close(found["off"], own[0], rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(found["average"], (own[0] + own[1]) / 2, rtol=1e-10, atol=1e-14)
+    assert not torch.allclose(*own, rtol=1e-3)
 
 
 def test_resume_with_other_numbers_of_processes(both, tmp_path):

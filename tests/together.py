@@ -29,6 +29,7 @@ CLASSES, BATCH = 5, 2
 KINDS = {  # gan, lambda_adv, batches in a step, bn_stats
     "vanilla-multi": ("vanilla", (0.1, 0.2), 1, "frozen"), "ls-multi": ("ls", (0.1, 0.2), 1, "frozen"), "ls-single": ("ls", (0.3,), 1, "frozen"),
     "accumulated": ("vanilla", (0.1, 0.2), 2, "frozen"), "statistics": ("vanilla", (0.1, 0.2), 1, "both"), "source": ("vanilla", (0.1, 0.2), 1, "source")}
+APART = {kind: ("vanilla", (0.1, 0.2), 1, "both") for kind in ("average", "off")}  # bn_sync: not the run of one process
 
 
 class Batches:
@@ -56,7 +57,7 @@ class Batches:
 
 
 def learner(kind, folder):
-    gan, lambdas, accumulate, bn_stats = KINDS[kind]
+    gan, lambdas, accumulate, bn_stats = (KINDS | APART)[kind]
     torch.manual_seed(rank())  # the first process's weights must become everyone's
     net = DeepLabV2(BasicBlock, (1, 1, 1, 1), CLASSES, levels=len(lambdas), width=8, bn_affine=True, bn_stats=bn_stats).double()
     adapt = AdversarialAdaptation(Batches("target", accumulate), CLASSES, lambdas, gan, lr=1e-3, width=8, accumulate=accumulate)
@@ -65,7 +66,7 @@ def learner(kind, folder):
     cfg = make_config("tiny", accumulate=accumulate, steps=100)
     cbs = [TrainEvalCallback(), SourceEpoch(), adapt, PolySchedule(100, accumulate=accumulate), History(folder, cfg), Checkpoint(folder)]
     if accumulate > 1: cbs.append(GradientAccumulation(accumulate * BATCH // world()))
-    if world() > 1: cbs.append(Processes())
+    if world() > 1: cbs.append(Processes(kind if kind in APART else "sync"))
     learn = Learner(DataLoaders(Batches("source", accumulate), [], device="cpu"), net, SegmentationLoss(), default_cbs=False, cbs=cbs)
     learn.opt = network_optimiser(net, lr=1e-3)
     return learn
