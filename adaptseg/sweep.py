@@ -8,6 +8,7 @@ __all__ = ['sweep_rows', 'sweep_configs', 'run_row', 'worker_environments', 'con
 
 # %% ../nbs/api/92_sweep.ipynb #5554bbb2
 import csv
+import logging
 import os
 import socket
 import sys
@@ -122,18 +123,16 @@ def connect(
     scheduler: str | None = None,  # address of a running one, such as tcp://node:8786, instead
 ):  # a client of dask.distributed
     "Workers of this machine, or those of a scheduler."
-    try:
-        import dask
-        dask.config.set({"logging.distributed": "warning"})  # of this process and its workers, before they are imported
-        from distributed import Client, Nanny, Scheduler, SpecCluster
+    try: from distributed import Client, Nanny, Scheduler, SpecCluster
     except ImportError: raise ImportError("sweeps need the package distributed: pip install -e '.[cluster]' in the clone") from None
     if scheduler and workers: raise ValueError("workers: a scheduler has its own; give either workers or scheduler")
     if scheduler:
         with Client(scheduler, timeout=30) as client: yield client
         return
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     n = workers or torch.cuda.device_count() or 1
     here = dict(host="127.0.0.1", dashboard=False)  # whoever reaches a scheduler or a worker can run code on it
-    spec = {i: dict(cls=Nanny, options=dict(here, nthreads=1, memory_limit=0, env=env)) for i, env in enumerate(worker_environments(n, torch.cuda.device_count()))}
+    spec = {i: dict(cls=Nanny, options=dict(here, nthreads=1, memory_limit=0, env={**env, "DASK_LOGGING__DISTRIBUTED": "warning"})) for i, env in enumerate(worker_environments(n, torch.cuda.device_count()))}
     with SpecCluster(spec, dict(cls=Scheduler, options=here)) as cluster, Client(cluster) as client: yield client
 
 # %% ../nbs/api/92_sweep.ipynb #520b9b03
