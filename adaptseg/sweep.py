@@ -130,9 +130,10 @@ def connect(
         with Client(scheduler, timeout=30) as client: yield client
         return
     logging.getLogger("distributed").setLevel(logging.WARNING)
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")  # workers read it when they start
     n = workers or torch.cuda.device_count() or 1
     here = dict(host="127.0.0.1", dashboard=False)  # whoever reaches a scheduler or a worker can run code on it
-    spec = {i: dict(cls=Nanny, options=dict(here, nthreads=1, memory_limit=0, env={**env, "DASK_LOGGING__DISTRIBUTED": "warning"})) for i, env in enumerate(worker_environments(n, torch.cuda.device_count()))}
+    spec = {i: dict(cls=Nanny, options=dict(here, nthreads=1, memory_limit=0, env=env)) for i, env in enumerate(worker_environments(n, torch.cuda.device_count()))}
     with SpecCluster(spec, dict(cls=Scheduler, options=here)) as cluster, Client(cluster) as client: yield client
 
 # %% ../nbs/api/92_sweep.ipynb #520b9b03
