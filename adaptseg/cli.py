@@ -111,7 +111,7 @@ def demo_command(parameters: dict) -> Path:  # the comparison picture
         runs.append(Run(path) if done else train_command({**values, "overwrite": True}))
     picture = runs[0].path.parent / "comparison.png"
     save_figure(compare_runs(runs), picture)
-    print(f"\n{results_table(runs)}\n\ncomparison picture: {picture}\nadaptseg app --runs runs/demo shows both in a browser")
+    print(f"\n{results_table(runs)}\n\nadaptseg app --runs {picture.parents[1]} shows both in a browser; comparison picture: {picture}")
     return picture
 
 # %% ../nbs/api/95_cli.ipynb #fb158ec5
