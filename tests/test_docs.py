@@ -195,6 +195,7 @@ def test_search_finds_a_name(page, address):
     look(page, f"{address}search.html?q=make_learner", "search", "#search-results li a")
     found = page.locator("#search-results li a").evaluate_all("all => all.map(a => a.href)")
     assert any("api/training.html#training-make-learner" in href or "api/training.html#make-learner" in href for href in found), found
+    page.wait_for_load_state("networkidle")  # it reads the found pages for their first lines; leaving would break that off
     page.goto(f"{address}search.html?q=pseudo+batch+norm+xyzzy")
     page.wait_for_function("document.querySelector('#search-results p')?.innerText.includes('did not match')")
 
