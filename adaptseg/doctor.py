@@ -46,10 +46,11 @@ def training(
     device = pick_device()
     free = free_bytes(device) if free is None else free
     presets = {n: make_config(n, source="gta5", target="cityscapes") for n in ("sample", "camvid", "tsai2018")}
-    needs = ", ".join(f"{expected_bytes(cfg) / 2**30:.1f} GiB for preset {n}" for n, cfg in presets.items())
-    advice = {n: memory_advice(cfg, free=free) for n, cfg in presets.items()}
+    bytes_of = {n: expected_bytes(cfg) for n, cfg in presets.items()}
+    needs = ", ".join(f"{need / 2**30:.1f} GiB for preset {n}" for n, need in bytes_of.items())
+    advice = {n: memory_advice(presets[n], free=free) for n, need in bytes_of.items() if free is not None and need > free}
     there = "" if free is None else f"; {free / 2**30:.1f} GiB are free"
-    return "\n".join((f"a training step takes about {needs}{there}", *(f"preset {n}: {a}" for n, a in advice.items() if a)))
+    return "\n".join((f"a training step takes about {needs}{there}", *(f"preset {n}: {a}" for n, a in advice.items())))
 
 # %% ../nbs/api/80_doctor.ipynb #26037f29
 def doctor(

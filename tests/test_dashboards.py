@@ -3,7 +3,6 @@ import base64
 import io
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,11 +22,10 @@ from adaptseg.labels import CITYSCAPES19
 from adaptseg.presets import make_config
 from adaptseg.runs import network_arguments, save_network, write_json
 from adaptseg.samples import write_samples
+from browser import CHROMIUM, SHOTS, needs_browser
 
 playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-SHOTS = Path(os.environ.get("ADAPTSEG_SCREENSHOTS") or Path(__file__).parent / "screenshots")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium: apt-get install chromium")
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import functools
 import importlib
 import inspect
 import json
-import os
 import re
 import shlex
 import shutil
@@ -35,6 +34,7 @@ from adaptseg.segmenting import segment_job
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "nbs" / "_site"))
+from browser import CHROMIUM, SHOTS, needs_browser  # noqa: E402
 from home import home_notebook  # noqa: E402
 from reference import annotation, label, meaning, own_types, parameters  # noqa: E402
 
@@ -130,12 +130,8 @@ def test_quarto_finds_its_files(tmp_path):
     for name in ("nbs/_quarto.yml", "nbs/sidebar.yml"): assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes()
     assert all((tmp_path / "nbs" / name).is_file() for name in yaml.safe_load((ROOT / "nbs/_quarto.yml").read_text())["metadata-files"])
 
+
 # In a browser
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-SHOTS = Path(os.environ.get("ADAPTSEG_SCREENSHOTS") or Path(__file__).parent / "screenshots")
-needs_browser = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium: apt-get install chromium")
-
 
 @pytest.fixture(scope="module")
 def address(site):

@@ -1,5 +1,4 @@
 """Pictures of all dashboards for nbs/tutorials/dashboards.ipynb, taken in a browser: `make demo`, then `python tests/walk.py`. Needs chromium."""
-import shutil
 import subprocess
 import tempfile
 import time
@@ -9,6 +8,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from adaptseg.app import served_notebook, voila_command, voila_environment
+from browser import CHROMIUM
 
 ROOT = Path(__file__).parents[1]
 PICTURES, PORT = ROOT / "nbs" / "pictures", 8899
@@ -78,7 +78,7 @@ def take(page, name):
 with tempfile.TemporaryDirectory() as place, sync_playwright() as p:
     notebook = served_notebook(Path(place), str(ROOT / "runs" / "demo"), None, str(Path(place) / "views"))
     app = subprocess.Popen(voila_command(notebook, PORT), cwd=place, env={**voila_environment(notebook), "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
     try:
         time.sleep(20)
         page = browser.new_page(viewport={"width": 1400, "height": 1300})
