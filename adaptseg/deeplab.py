@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .winograd import WinogradConv2d
+
 # %% ../nbs/api/20_deeplab.ipynb #7dc71192
 def conv_bn(
     n_in: int, n_out: int,  # channels in and out
@@ -23,7 +25,8 @@ def conv_bn(
 ) -> tuple[nn.Conv2d, nn.BatchNorm2d]:  # convolution without bias, and its batch norm
     "A padded convolution that keeps the size at stride 1, and its batch norm."
     pad = dilation * (kernel // 2)
-    return nn.Conv2d(n_in, n_out, kernel, stride, pad, dilation, bias=False), nn.BatchNorm2d(n_out)
+    kind = WinogradConv2d if kernel == 3 else nn.Conv2d
+    return kind(n_in, n_out, kernel, stride, pad, dilation, bias=False), nn.BatchNorm2d(n_out)
 
 # %% ../nbs/api/20_deeplab.ipynb #17090f67
 class BasicBlock(nn.Module):

@@ -91,6 +91,7 @@ class Config(BaseModel):
     bn_affine: bool = False  # train batch norm's scale and shift
     preprocessing: Literal["caffe", "imagenet"] | None = None  # of the image; None: as the initial weights want it, or imagenet
     checkpointing: bool = False  # less memory for a third more time
+    compile: bool = False  # the network by torch.compile: minutes at the start, which may pay on a GPU
 
     source_size: Size = "1280x720"  # network input on the source, width x height
     target_size: Size = "1024x512"  # network input on the target

@@ -199,7 +199,7 @@ def differences(run: Run, cfg: Config) -> list[str]:
     return [k for k, v in cfg.model_dump().items() if k not in RESUMABLE and run.config.get(k) != v and not settled(k, v)]
 
 
-RESUMABLE = ("resume", "overwrite", "workers", "device", "out", "log_every", "tensorboard")  # values that may change on the way
+RESUMABLE = ("resume", "overwrite", "workers", "device", "out", "log_every", "tensorboard", "compile")  # values that may change on the way
 
 # %% ../nbs/api/43_runs.ipynb #5b756c49
 def find_runs(

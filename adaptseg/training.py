@@ -123,6 +123,7 @@ def make_network(
     device, start = pick_device(cfg.device), start or initial_weights(cfg)
     model = build_network(n_classes=len(classes), precision=pick_precision(cfg.precision, device), **network_arguments(settle(cfg, start)))
     if start: print(load_weights(model, start, classes), flush=True)
+    if cfg.compile: model.compile()
     return model.to(device)
 
 # %% ../nbs/api/49_training.ipynb #78a19b7f

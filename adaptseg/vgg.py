@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint_sequential
 
 from .deeplab import ASPP, BACKBONES, check_choice, deeplab
+from .winograd import WinogradConv2d
 
 # %% ../nbs/api/22_vgg.ipynb #7af64999
 def vgg_features(
@@ -21,11 +22,11 @@ def vgg_features(
     for stage, (n, dilation) in enumerate(((2, 1), (2, 1), (3, 1), (3, 1), (3, 2))):
         for _ in range(n):
             n_out = width * min(2**stage, 8)
-            layers += [nn.Conv2d(n_in, n_out, 3, padding=dilation, dilation=dilation), nn.ReLU()]
+            layers += [WinogradConv2d(n_in, n_out, 3, padding=dilation, dilation=dilation), nn.ReLU()]
             n_in = n_out
         if stage < 3: layers.append(nn.MaxPool2d(2, 2))
     for _ in range(2):
-        layers += [nn.Conv2d(n_in, 16 * width, 3, padding=4, dilation=4), nn.ReLU()]
+        layers += [WinogradConv2d(n_in, 16 * width, 3, padding=4, dilation=4), nn.ReLU()]
         n_in = 16 * width
     return nn.Sequential(*layers)
 

@@ -416,11 +416,11 @@ def test_a_missing_comment_or_shape_is_noticed():
     assert list(missing("charts", "function", function)) == ["function: one is an array without a shape, such as (N, C, H, W)"]
 
 
-FROM_PAPERS = ("losses", "adversarial", "deeplab", "discriminator", "vgg", "kanezaki", "optimisers", "label_free", "segment_scores")
+FROM_PAPERS = ("losses", "adversarial", "deeplab", "discriminator", "vgg", "kanezaki", "optimisers", "label_free", "segment_scores", "winograd")
 OURS = {  # in these modules, what no paper defines
     "upsample", "probabilities", "TargetCallback", "conv_bn", "frozen_statistics", "unmoved_statistics", "second_forward", "check_choice", "deeplab", "vgg_features", "build_network", "seeded_networks",
     "Iteration", "count_labels", "update_multiplicity", "RepeatedSGD", "NumericOptimWrapper", "all_optimisers", "train_step", "entropy", "LabelFree", "connected", "overlaps", "match_segments", "summarise",
-    "segment_scores", "read_truths"}
+    "segment_scores", "read_truths", "padded", "windows", "cut", "along", "filters", "bands"}
 
 
 @pytest.mark.parametrize("module", FROM_PAPERS)

@@ -132,3 +132,17 @@ def test_table_and_demo(data, tmp_path):
     again = adaptseg("demo", *flags(preset="sample", **TINY, data_root=data, out=out))
     assert "step" not in again.stdout, "finished runs are not trained again"
     assert "source_only" in adaptseg("table", out).stdout
+
+
+def test_a_compiled_network_learns_the_same(data, tmp_path, monkeypatch):
+    "By the tracing part of torch.compile; its code generator needs minutes and is torch's own."
+    compile, calls = torch.nn.Module.compile, []
+    def traced(module):
+        calls.append(module)
+        compile(module, backend="aot_eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    runs = [train("tiny", source="gta5", target="cityscapes", data_root=str(data), out=str(tmp_path / name), device="cpu", precision="fp32", compile=name == "compiled") for name in ("compiled", "plain")]
+    assert len(calls) == 1
+    a, b = (load_file(run.path / "weights.safetensors") for run in runs)
+    assert a.keys() == b.keys()
+    for k in a: torch.testing.assert_close(a[k], b[k], rtol=1e-4, atol=1e-5)
