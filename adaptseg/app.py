@@ -18,10 +18,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import ipywidgets as W
-import nbformat
-from jupyter_server.auth import passwd
-from papermill.iorw import load_notebook_node
-from papermill.parameterize import parameterize_notebook
 
 from .dataset_view import DatasetBrowser, DatasetView
 from .explorer import Explorer
@@ -67,6 +63,9 @@ def served_notebook(
     out: str,
 ) -> Path:
     "The dashboard's notebook with its folders, alone."
+    import nbformat
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
     data_root = dataset_root(data_root, "+".join(SAMPLE_DOMAINS))  # the samples are made before the first visitor comes
     if not data_root.is_dir(): raise FileNotFoundError(f"data_root: there is no folder {data_root}")
     values = dict(runs=str(resolve(runs)), data_root=str(data_root), out=str(resolve(out)))
@@ -97,7 +96,9 @@ def voila_command(
     "The command that serves a notebook and nothing else."
     options = {"port": port, "Voila.ip": ip, "no-browser": True, "strip_sources": True, "preheat_kernel": True, "pool_size": 1,
                "VoilaConfiguration.file_allowlist": "[]", "VoilaConfiguration.show_tracebacks": False, "theme": "light", "template": "adaptseg"}
-    if password: options["PasswordIdentityProvider.hashed_password"] = passwd(password)
+    if password:
+        from jupyter_server.auth import passwd
+        options["PasswordIdentityProvider.hashed_password"] = passwd(password)
     return [sys.executable, "-m", "voila", str(notebook), *(f"--{k}" if v is True and k == "no-browser" else f"--{k}={v}" for k, v in options.items())]
 
 

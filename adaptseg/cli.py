@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'train_command', 'train_together', 'segment_command', 'evaluate_command', 'experiments_command',
            'compare_command', 'told', 'dataset_command', 'demo_command', 'table_command', 'benchmark_command',
-           'sweep_command', 'video_command', 'parser', 'on_workers', 'main']
+           'sweep_command', 'video_command', 'listing', 'Parser', 'parser', 'on_workers', 'main']
 
 # %% ../nbs/api/95_cli.ipynb #a3bd52a8
 import argparse
+import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -151,23 +153,44 @@ def video_command(args: argparse.Namespace) -> None:
     table = film(Predictor.load(args.weights, args.size, args.device), Path(args.source), Path(args.out), args.rate)
     print(f"{args.out}: {len(table)} frames, {table['second'].iloc[-1]:.1f} s; counts in {Path(args.out).with_suffix('.csv')}, chart in {Path(args.out).with_suffix('.png')}")
 
+# %% ../nbs/api/95_cli.ipynb #12f841cf
+def listing(
+    kind: type,  # a pydantic model
+) -> str:  # a line for each
+    "Its parameters: name, value unless a preset has another, and what the source says beside it."
+    code = "".join(inspect.getsource(c) for c in kind.__mro__ if c.__module__.startswith("adaptseg"))
+    said = dict(re.findall(r"^    (\w+): [^#\n]*# (.*)$", code, re.M))
+    return "\nparameters, and their values unless a preset has others:\n" + "".join(
+        f"  {name:18} {'(to be given)' if f.is_required() else f.default!s:14} {said.get(name, '')}".rstrip() + "\n" for name, f in kind.model_fields.items())
+
+
+class Parser(argparse.ArgumentParser):
+    "Of a command; its help ends with the parameters of `kind`, looked up only then."
+    kind = None
+
+    def format_help(self) -> str:
+        "As argparse."
+        return super().format_help() + (listing(self.kind) if self.kind else "")
+
 # %% ../nbs/api/95_cli.ipynb #fdbe1541
 def parser() -> argparse.ArgumentParser:
     "The command line of `adaptseg`."
-    p = argparse.ArgumentParser("adaptseg", description="Unsupervised cross-domain semantic segmentation.")
+    p = Parser("adaptseg", description="Unsupervised cross-domain semantic segmentation.")
     commands = p.add_subparsers(dest="command", required=True)
     for name, kind, text in (("train", Config, "train and adapt one pair of domains (nbs/train.ipynb)"), ("demo", Config, "source-only and adapted on the sample domains, compared"),
                              ("segment", SegmentJob, "segment images without labels (nbs/segment.ipynb)"), ("experiments", ExperimentsJob, "the report's five experiments (nbs/experiments.ipynb)"),
                              ("dataset", DatasetJob, "what a dataset shows and holds, and what is odd (nbs/dataset.ipynb)"),
                              ("evaluate", EvaluateJob, "a run or a weight file on any domain (nbs/evaluate.ipynb)"), ("compare", CompareJob, "runs side by side, tables over seeds (nbs/compare.ipynb)")):
-        c = commands.add_parser(name, help=text, epilog="Parameters: " + ", ".join(kind.model_fields))
+        c = commands.add_parser(name, help=text)
+        c.kind = kind
         c.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters", help="a parameter of the notebook, as for papermill")
         if name == "segment": on_workers(c)
     b = commands.add_parser("benchmark", help="the kit against direct forms on this machine (nbs/benchmark.ipynb)", epilog="Parameters: those at the top of the notebook")
     b.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters", help="a parameter of the notebook, as for papermill")
     b.add_argument("--out", default="runs/benchmark", help="folder of the executed notebook")
     commands.add_parser("table", help="scores of finished runs, mean and deviation over seeds").add_argument("folder", nargs="?", default="runs")
-    s = commands.add_parser("sweep", help="a table of parameters, each row a run, on all GPUs or a dask cluster", epilog="Parameters: " + ", ".join(Config.model_fields))
+    s = commands.add_parser("sweep", help="a table of parameters, each row a run, on all GPUs or a dask cluster")
+    s.kind = Config
     s.add_argument("table", nargs="?", help="a .csv, a column a parameter, a row a run")
     s.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUES"), dest="parameters", help="values joined by commas: every row with each of them")
     on_workers(s)

@@ -62,7 +62,7 @@ def doctor(
     root = resolve(data_root)
     found = {n: root / dataset(n).folder for n in names} or found_datasets(root)
     print(machine(root), training(), sep="\n", end="\n\n")
-    if not found: print(f"no datasets below {root}: python -m data_prep.gta5 says where GTA5 is to be had, and so for the others")
+    if not found: print(f"no datasets below {root}{'' if root.is_dir() else ', which does not exist'}: python -m data_prep.gta5 says where GTA5 is to be had, and so for the others")
     well = True
     for name, folder in found.items():
         report = check_dataset(name, folder, jobs)

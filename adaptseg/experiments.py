@@ -37,7 +37,7 @@ class ExperimentsJob(BaseModel):
     data_root: str | None = None  # folder of the datasets; None: the sample domains
     preset: str | None = None  # of every training, such as sample or tiny; None: sample without a data_root, the report's protocol with one
     out: str = "runs/experiments"  # folder of the runs, the table and the figures
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0)  # of every training
     only: str | None = None  # names of experiments, joined by commas; what they wait for is added
     released: str = "adaptsegnet-gta5-multi"  # the adapted model that the report starts from: released name, weight file or run
     start: str = "deeplab-resnet101-coco"  # of what does not start from it: released name, weight file, or imagenet

@@ -71,7 +71,7 @@ class Config(BaseModel):
 
     source: Union = "gta5"  # labelled domain, or a union with +
     target: Union = "iitk"  # unlabelled domain, or a union with +
-    method: Literal[tuple(METHODS)] = "adaptseg_multi"
+    method: Literal[tuple(METHODS)] = "adaptseg_multi"  # source_only, adabn, adaptseg_multi, adaptseg_single or adaptseg_lsgan
     preset: str = "tsai2018"  # where the other values came from
     data_root: str | None = None  # folder of the datasets; None makes and uses the sample domains
     out: str = "runs"  # folder of the runs
@@ -81,12 +81,12 @@ class Config(BaseModel):
     classes: str | None = None  # class set, the source's own unless given
     mix: str = "equal"  # shares of a union's members: equal, proportional, report or numbers
 
-    backbone: Literal[NETWORKS] = "resnet101"
+    backbone: Literal[NETWORKS] = "resnet101"  # resnet18, resnet50, resnet101 or vgg16
     width: Annotated[int, Field(ge=8)] = 64  # channels of the stem; 64 is ResNet's own
     init: str = "imagenet"  # scratch, imagenet (torchvision's), a run folder, a weight file, its address, or a released name
     levels: _one_of(1, 2) = 2  # heads and discriminators: conv4 and conv5, or conv5 only
     aspp_branches: Annotated[int, Field(ge=1, le=4)] | None = None  # 4 is DeepLab-v2, 2 the reference code; None: as the initial weights want it, or 4
-    output_stride: _one_of(8, 16) = 8
+    output_stride: _one_of(8, 16) = 8  # image pixels for one logit, 8 or 16
     bn_stats: Literal[BN_STATS] = "both"  # who moves the batch-norm statistics
     bn_affine: bool = False  # train batch norm's scale and shift
     preprocessing: Literal["caffe", "imagenet"] | None = None  # of the image; None: as the initial weights want it, or imagenet
@@ -110,12 +110,12 @@ class Config(BaseModel):
     lr: Annotated[float, Field(gt=0)] = 2.5e-4  # of the backbone
     head_factor: Annotated[float, Field(gt=0)] = 10.0  # the heads' learning rate, as a multiple of lr
     lr_d: Annotated[float, Field(gt=0)] = 1e-4  # of the discriminators
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4  # of the network
     power: Annotated[float, Field(gt=0)] = 0.9  # of the poly schedule
     repeated_updates: bool = False  # the reference's repeated updates
 
-    gan: Literal[tuple(GANS)] = "vanilla"
+    gan: Literal[tuple(GANS)] = "vanilla"  # adversarial loss: vanilla (cross-entropy) or ls (least squares)
     lambda_seg: Annotated[float, Field(ge=0)] = 0.1  # segmentation loss of conv4
     lambda_adv1: Annotated[float, Field(ge=0)] = 2e-4  # adversarial loss of conv4
     lambda_adv2: Annotated[float, Field(ge=0)] = 1e-3  # adversarial loss of conv5
@@ -125,7 +125,7 @@ class Config(BaseModel):
     choice_images: Annotated[int, Field(ge=0)] = 32  # target training images that the label-free scores look at; 0: none
     trouble: Literal["warn", "rollback"] = "warn"  # when the adversarial game is unwell: say so, or also go back to the last healthy checkpoint
     log_every: Annotated[int, Field(ge=1)] = 100  # steps between rows of the history
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = 0  # of weights that are drawn, of the images' order and augmentation
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
     workers: Annotated[int, Field(ge=0)] = 0  # processes that load images
