@@ -160,8 +160,9 @@ def listing(
     "Its parameters: name, value unless a preset has another, and what the source says beside it."
     code = "".join(inspect.getsource(c) for c in kind.__mro__ if c.__module__.startswith("adaptseg"))
     said = dict(re.findall(r"^    (\w+): [^#\n]*# (.*)$", code, re.M))
-    return "\nparameters, and their values unless a preset has others:\n" + "".join(
-        f"  {name:18} {'(to be given)' if f.is_required() else f.default!s:14} {said.get(name, '')}".rstrip() + "\n" for name, f in kind.model_fields.items())
+    values = {name: "" if f.is_required() else str(f.default) for name, f in kind.model_fields.items()}
+    wide = max(map(len, values.values()))
+    return f"\nparameters, their values{' unless a preset has others' if 'preset' in values else ''}:\n" + "".join(f"  {name:18} {value:{wide}}  {said.get(name, '')}\n" for name, value in values.items())
 
 
 class Parser(argparse.ArgumentParser):

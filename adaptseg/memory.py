@@ -26,6 +26,7 @@ from .optimisers import discriminator_optimiser, network_optimiser
 from .presets import Config, make_config, parse_size, pick_device, pick_precision
 from .runs import network_arguments
 from .vgg import build_network
+from .winograd import direct_convolutions
 
 # %% ../nbs/api/48_memory.ipynb #ab030906
 class LiveBytes(TorchDispatchMode):
@@ -63,6 +64,7 @@ def fake_modules(
     with torch.device("meta"):
         model = build_network(n_classes=n_classes, precision=precision, **network_arguments(cfg)).train()
         method = AdversarialAdaptation(None, n_classes, cfg.lambda_adv, cfg.gan, width=cfg.disc_width, precision=precision) if cfg.method.startswith("adaptseg") else None
+    if pick_device(cfg.device).type != "cpu" or cfg.compile: direct_convolutions(model)  # fakes are all on the CPU
     return model, method
 
 

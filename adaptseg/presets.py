@@ -72,7 +72,7 @@ class Config(BaseModel):
     source: Union = "gta5"  # labelled domain, or a union with +
     target: Union = "iitk"  # unlabelled domain, or a union with +
     method: Literal[tuple(METHODS)] = "adaptseg_multi"  # source_only, adabn, adaptseg_multi, adaptseg_single or adaptseg_lsgan
-    preset: str = "tsai2018"  # where the other values came from
+    preset: str = "tsai2018"  # where the other values come from; without a data_root it is sample
     data_root: str | None = None  # folder of the datasets; None makes and uses the sample domains
     out: str = "runs"  # folder of the runs
     name: FolderName | None = None  # the run's own folder name, <method>-s<seed> unless given
@@ -165,6 +165,7 @@ def _contradictions(c: Config) -> list[tuple[bool, str]]:
         (c.backbone == "vgg16" and c.output_stride != VGG_OWN["output_stride"], "output_stride: vgg16 has 8"),
         (c.init == "scratch" and not c.steps, "steps: without a step a network from scratch stays as it was drawn; give init"),
         (c.method == "adabn" and c.bn_stats not in ("both", "target"), f"bn_stats: method adabn needs both or target, found {c.bn_stats}"),
+        (c.compile and c.checkpointing and c.backbone != "vgg16", "compile: torch.compile cannot follow the checkpointing of a ResNet; take one of the two"),
         (c.repeated_updates and c.optimiser != "sgd", "repeated_updates: these are the reference's SGD, use optimiser=sgd"),
         (c.init == "imagenet" and c.width != 64, f"width: torchvision's weights are 64 wide, found {c.width}; use init=scratch or width=64"),
         (c.init == "imagenet" and c.preprocessing == "caffe", "preprocessing: torchvision's weights want imagenet, or use init=scratch")]

@@ -420,7 +420,7 @@ FROM_PAPERS = ("losses", "adversarial", "deeplab", "discriminator", "vgg", "kane
 OURS = {  # in these modules, what no paper defines
     "upsample", "probabilities", "TargetCallback", "conv_bn", "frozen_statistics", "unmoved_statistics", "second_forward", "check_choice", "deeplab", "vgg_features", "build_network", "seeded_networks",
     "Iteration", "count_labels", "update_multiplicity", "RepeatedSGD", "NumericOptimWrapper", "all_optimisers", "train_step", "entropy", "LabelFree", "connected", "overlaps", "match_segments", "summarise",
-    "segment_scores", "read_truths", "padded", "windows", "cut", "along", "filters", "bands"}
+    "segment_scores", "read_truths", "padded", "windows", "cut", "along", "filters", "bands", "blank", "gradient_of_input", "gradient_of_weight", "direct_convolutions"}
 
 
 @pytest.mark.parametrize("module", FROM_PAPERS)
