@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from .app import serve
+from .claims import holder
 from .compare import CompareJob, chosen_runs, compare_job
 from .evaluating import EvaluateJob, check_out, evaluate_job
 from .dataset_report import DatasetJob, dataset_job, open_dataset
@@ -26,7 +27,7 @@ from .evaluate import Predictor
 from .experiments import ExperimentsJob, experiments_job
 from .filming import film
 from .notebooks import NOTEBOOKS, NotebookFailed, given, run_notebook
-from .presets import Config, make_config, resolve
+from .presets import Config, as_parameters, make_config, resolve
 from .processes import in_turn, launched, start, stop
 from .runs import Run, check_free, differences, run_path
 from .sweep import LiveTable, Sweep, segment_on_workers, stop_on_failed_rows, sweep_rows
@@ -39,7 +40,9 @@ def train_command(parameters: dict) -> Run:
     cfg = make_config(**given(parameters))
     for name in f"{cfg.source}+{cfg.target}".split("+"): get_domain(name)
     check_free(run_path(cfg), cfg)
-    return Run(run_notebook("train", run_path(cfg), {k: getattr(cfg, k) for k in given(parameters)}))
+    who = holder(run_path(cfg))
+    if who: raise FileExistsError(f"{run_path(cfg)}: a sweep on {who['host']} makes this run now (process {who['pid']})")
+    return Run(run_notebook("train", run_path(cfg), as_parameters(cfg, given(parameters))))
 
 
 def train_together(parameters: dict) -> Run:

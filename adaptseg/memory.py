@@ -4,11 +4,14 @@
 
 # %% auto #0
 __all__ = ['PROGRAM', 'ALLOWANCE', 'AGAIN', 'LiveBytes', 'fake_modules', 'give_fakes', 'fake_step', 'fake_training', 'step_bytes',
-           'step_flops', 'Flops', 'expected_bytes', 'free_bytes', 'smaller', 'changes', 'what_fits', 'memory_advice']
+           'step_flops', 'Flops', 'expected_bytes', 'free_bytes', 'allowed_bytes', 'droppable', 'smaller', 'changes',
+           'what_fits', 'memory_advice']
 
 # %% ../nbs/api/48_memory.ipynb #6a555040
+import os
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Callable, Iterator
 
@@ -164,7 +167,31 @@ def expected_bytes(
 def free_bytes(device: torch.device) -> int | None:  # bytes; None where it is not known
     "What is free for this process on its device."
     if device.type == "cuda": return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available if device.type == "cpu" else None
+    return min(psutil.virtual_memory().available, *allowed_bytes()) if device.type == "cpu" else None
+
+
+def allowed_bytes(
+    groups: str = "/proc/self/cgroup",  # file that names this process's control groups
+    top: str = "/sys/fs/cgroup",  # where these are
+) -> list[int]:  # bytes
+    "What every control group that sets a limit, as SLURM and containers do, has left, without what the kernel can drop."
+    left = []
+    for line in Path(groups).read_text().splitlines() if Path(groups).is_file() else ():
+        _, kinds, own = line.split(":", 2)
+        if kinds not in ("", "memory"): continue
+        root, limit, use = (Path(top), "memory.max", "memory.current") if not kinds else (Path(top, "memory"), "memory.limit_in_bytes", "memory.usage_in_bytes")
+        here = root / own.strip("/")
+        for folder in (here, *here.parents):
+            if folder == root.parent: break
+            with suppress(OSError, ValueError): left.append(max(0, int((folder / limit).read_text()) - int((folder / use).read_text()) + droppable(folder)))
+    return left
+
+
+def droppable(
+    folder: Path,  # of a control group
+) -> int:  # bytes
+    "Files in memory that were not used lately."
+    return sum(int(line.split()[1]) for line in (folder / "memory.stat").read_text().splitlines() if line.startswith("inactive_file "))
 
 # %% ../nbs/api/48_memory.ipynb #ef5a481d
 def smaller(size: str, share: float) -> str:
@@ -200,12 +227,17 @@ def what_fits(
 def memory_advice(
     cfg: Config,
     n_classes: int = 19,
-    free: float | None = None,  # bytes; None: of this machine
+    free: float | None = None,  # bytes; None: of this machine, for each of the processes that a launcher started on it
+    processes: int = 1,  # that share a batch, of which the configuration has one's part
 ) -> str | None:  # None: it fits, or nobody knows
     "What to say before a training that will not fit."
-    free = free_bytes(pick_device(cfg.device)) if free is None else free
+    device = pick_device(cfg.device)
+    if free is None:
+        free = free_bytes(device)
+        if device.type == "cpu": free /= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     need = expected_bytes(cfg, n_classes)
     if free is None or need <= free: return None
     change = what_fits(cfg, free, n_classes)
+    if change and "batch_size" in change: change["batch_size"] *= processes
     offer = " ".join(f"{k}={v}" for k, v in change.items()) if change else None
     return f"training will need about {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free: " + (f"{offer} would fit" if offer else "no change of batch, checkpointing, precision or size is enough; take a smaller backbone or another machine")

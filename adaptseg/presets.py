@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'Union', 'FolderName', 'Size', 'Range', 'PRESETS', 'REPORT', 'EXPERIMENTS', 'parse_size', 'parse_range',
-           'Config', 'make_config', 'checked', 'assigned_literals', 'notebook_config', 'project_root', 'resolve',
-           'pick_device', 'pick_precision']
+           'Config', 'make_config', 'as_parameters', 'checked', 'assigned_literals', 'notebook_config', 'project_root',
+           'resolve', 'pick_device', 'pick_precision']
 
 # %% ../nbs/api/42_presets.ipynb #04c2ed69
 import ast
@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -202,10 +202,22 @@ def make_config(
     "A preset, on top of it what the method says, on top of that values of your own."
     preset = preset or ("tsai2018" if values.get("data_root") else "sample")
     if preset not in PRESETS: raise ValueError(f"preset: expected one of {', '.join(PRESETS)}; found {preset!r}")
-    given = {k: None if v == "off" else v for k, v in values.items() if v is not None}
+    given = {k: None if v == "off" and _may_be_off(k) else v for k, v in values.items() if v is not None}
     method = given.get("method") or PRESETS[preset].get("method", "adaptseg_multi")
     own = METHODS.get(method, {})  # an unknown one is refused below
     return checked(Config, {**PRESETS[preset], **own, "preset": preset, **given})
+
+
+def _may_be_off(name):  # `bn_sync=off` is a value like others
+    return name in Config.model_fields and type(None) in get_args(Config.model_fields[name].annotation)
+
+
+def as_parameters(
+    cfg: Config,
+    names,  # of fields
+) -> dict:  # what makes the same of these when it is given to `make_config`
+    "The values of a configuration as a notebook's parameters, where `None` would mean the preset's."
+    return {k: "off" if getattr(cfg, k) is None else getattr(cfg, k) for k in names}
 
 
 def checked(

@@ -185,7 +185,7 @@ class Run:
 def check_free(path: Path, cfg: Config) -> None:
     "Raise FileExistsError unless a run may be made, replaced or continued at `path`."
     run = Run(path) if (path / "config.json").is_file() else None
-    if run is None and path.exists() and any(path.iterdir()): raise FileExistsError(f"{path} exists and is no run: move it away or choose another `out` or `name`")
+    if run is None and path.exists() and any(not p.name.startswith(".") for p in path.iterdir()): raise FileExistsError(f"{path} exists and is no run: move it away or choose another `out` or `name`")
     if run is None or cfg.overwrite: return
     if run.finished: raise FileExistsError(f"{path} holds a finished run: overwrite=True replaces it, another `name`, `seed` or `out` keeps both")
     if not cfg.resume: raise FileExistsError(f"{path} holds an unfinished run: resume=True goes on with it, overwrite=True starts again")

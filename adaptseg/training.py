@@ -36,7 +36,7 @@ from .memory import memory_advice
 from .metrics import segmentation_metrics
 from .optimisers import PolySchedule, network_optimiser, train_step
 from .presets import Config, make_config, parse_range, parse_size, pick_device, pick_precision, resolve
-from .processes import Processes, in_turn, is_main, rank, world
+from .processes import Processes, in_turn, is_main, launched, rank, world
 from .runs import Run, check_free, load_network, network_arguments, run_path, save_network, write_json, written
 from .samples import RECORD, write_samples
 from .splits import Split, fingerprint
@@ -192,6 +192,7 @@ def fit(
     cbs=(),  # further fastai callbacks
 ) -> tuple[Run, RunData, DeepLabV2]:  # the run with history and weights, but no scores yet
     "Train one network as the configuration says, into its run folder."
+    if launched() and world() == 1: raise RuntimeError("a launcher started several processes that do not know each other: call adaptseg.processes.start() first, or use adaptseg train")
     cfg, data, model, learn = in_turn(lambda: prepare(cfg, cbs))
     run = in_turn(lambda: open_run(cfg, data, model))
     if learn: run_learner(learn, run, cfg, data)
@@ -209,7 +210,7 @@ def prepare(
     data = load_data(cfg)  # before anything is fetched
     start = initial_weights(cfg)
     cfg = settle(cfg, start)
-    advice = memory_advice(cfg.model_copy(update=dict(batch_size=share_of_batch(cfg))), len(data.source.classes)) if cfg.steps else None
+    advice = memory_advice(cfg.model_copy(update=dict(batch_size=share_of_batch(cfg))), len(data.source.classes), processes=world()) if cfg.steps else None
     if advice: warnings.warn(advice)
     model = make_network(cfg, data.source.classes, start)
     cbs = (*cbs, *([tensorboard(run_path(cfg))] if cfg.tensorboard and is_main() else []))

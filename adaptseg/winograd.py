@@ -7,7 +7,7 @@ __all__ = ['INPUT', 'FILTER', 'OUTPUT', 'BAND', 'transforms', 'padded', 'windows
            'forward_tiles', 'gradient_of_input', 'gradient_of_weight', 'winograd', 'WinogradConv2d',
            'direct_convolutions']
 
-# %% ../nbs/api/19_winograd.ipynb #51849306
+# %% ../nbs/api/19_winograd.ipynb #8a3174c2
 from collections.abc import Iterator
 
 import torch
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# %% ../nbs/api/19_winograd.ipynb #0f6a561d
+# %% ../nbs/api/19_winograd.ipynb #7d91775d
 INPUT = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]  # B^T
 FILTER = [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]]  # G
 OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]  # A^T
@@ -27,7 +27,7 @@ def transforms(
     "What is done to a tile of the input, to a filter, and to their product (Lavin and Gray 2016, section 4.3)."
     return [torch.kron(m, m) for m in (like.new_tensor(rows) for rows in (INPUT, FILTER, OUTPUT))]
 
-# %% ../nbs/api/19_winograd.ipynb #d6cb4358
+# %% ../nbs/api/19_winograd.ipynb #3aef98b3
 def padded(
     x: Tensor,  # (N, C, H, W)
     d: int,  # dilation in pixels
@@ -55,8 +55,8 @@ def cut(
     "Without what `padded` put around."
     return p[:, :, d:d + like.shape[2], d:d + like.shape[3]].clone(memory_format=torch.channels_last)
 
-# %% ../nbs/api/19_winograd.ipynb #dae071da
-BAND = 2**22  # numbers of the transformed input at a time
+# %% ../nbs/api/19_winograd.ipynb #aea8b6a0
+BAND = 2**23  # numbers of the transformed input at a time
 
 
 def along(
@@ -87,10 +87,10 @@ def bands(
 
 def blank(
     like: Tensor,  # (N, ..., H, W) of `padded`
-    channels: int,
-) -> Tensor:  # (N, channels, H, W) zeros, channels last
+    channels: int,  # how many
+) -> Tensor:  # (N, channels, H, W) of any content, channels last
     "Where tiles are written to."
-    return like.new_zeros(len(like), *like.shape[2:], channels).permute(0, 3, 1, 2)
+    return like.new_empty(len(like), *like.shape[2:], channels).permute(0, 3, 1, 2)
 
 
 def forward_tiles(
@@ -115,7 +115,7 @@ def gradient_of_input(
     "Tiles of the input overlap, the four parts of them do not."
     B, G, A = transforms(gradient)
     q, f = padded(gradient, d), filters(weight, G)
-    out = blank(q, weight.shape[1])
+    out = blank(q, weight.shape[1]).zero_()
     for g, to in bands(d, q, out):
         t = along(B.T, torch.bmm(along(A.T, g[1:5, 1:5]), f)).view_as(to)
         for rows in (slice(0, 4), slice(4, 6)):
@@ -135,7 +135,7 @@ def gradient_of_weight(
         of_f.baddbmm_(along(A.T, g[1:5, 1:5]).transpose(1, 2), along(B, tiles))
     return along(G.T, of_f).view(3, 3, *of_f.shape[1:]).permute(2, 3, 0, 1)
 
-# %% ../nbs/api/19_winograd.ipynb #3a71f7e0
+# %% ../nbs/api/19_winograd.ipynb #2aad2cdc
 class _Winograd(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, d):
@@ -160,7 +160,7 @@ def winograd(
     if weight.shape[1:] != (x.shape[1], 3, 3): raise ValueError(f"weight: expected (O, {x.shape[1]}, 3, 3) for x of {tuple(x.shape)}, found {tuple(weight.shape)}")
     return _Winograd.apply(x, weight, d)
 
-# %% ../nbs/api/19_winograd.ipynb #b3c09d48
+# %% ../nbs/api/19_winograd.ipynb #258d3984
 class WinogradConv2d(nn.Conv2d):
     "A padded 3x3 `nn.Conv2d` that takes Winograd's way on a processor in full precision, where that is the faster one (Lavin and Gray 2016)."
     CHANNELS, TILES, PIXELS = 256, 128, 10  # least that pays: channels, tiles, and pixels of the image in a tile's 16, by measure

@@ -69,6 +69,19 @@ def test_a_killed_worker_loses_only_its_run(data, tmp_path):
     assert log(out) == before and time.time() - begin < 60
 
 
+def test_one_worker_that_is_killed_again_and_again(data, tmp_path):
+    "It comes back every time; there is no other to take over."
+    out, killed = tmp_path / "runs", set()
+    process = sweep(data, out, "--workers", "1", method="source_only", steps=40)
+    run = out / "gta52cityscapes/source_only-s0"
+    for _ in range(2):
+        wait_for(lambda: (run / "checkpoint.pt").is_file() and holder(run) and holder(run)["pid"] not in killed, process)
+        killed.add(holder(run)["pid"])
+        os.kill(holder(run)["pid"], signal.SIGKILL)
+    assert "resumed" in finished(process) and (run / "metrics.json").is_file()
+    assert [verb for _, verb, _ in log(out)] == ["began", "resumed", "resumed"]
+
+
 def test_two_sweeps_share_the_runs(data, tmp_path):
     out = tmp_path / "runs"
     both = [sweep(data, out, method="source_only", seed="0,1") for _ in range(2)]

@@ -44,13 +44,15 @@ def test_papermill_runs_the_notebook(data, tmp_path):
 
 
 def test_command_keeps_the_notebook_and_does_not_overwrite(data, tmp_path):
-    args = flags(preset="sample", **TINY, source="gta5", target="cityscapes+iitk", method="adabn", data_root=data, out=tmp_path / "runs", workers=1, accumulate=2, levels=1, tensorboard=True)
+    args = flags(preset="camvid", **TINY, source="gta5", target="cityscapes+iitk", method="adabn", data_root=data, out=tmp_path / "runs", workers=1, accumulate=2, levels=1, crop="off", scale="off", tensorboard=True)
     done = adaptseg("train", *args)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "step      4/4" in done.stdout, "progress is shown while it runs"
     run = tmp_path / "runs/gta52cityscapes+iitk/adabn-s0"
     nb = nbformat.read(run / "train.ipynb", 4)
     assert list((run / "tensorboard").iterdir())
+    config = json.loads((run / "config.json").read_text())
+    assert (config["crop"], config["scale"]) == (None, None), "off reaches the notebook"
     assert [c for c in nb.cells if "injected-parameters" in c.metadata.get("tags", [])]
     before = (run / "weights.safetensors").stat().st_mtime
     again = adaptseg("train", *args)
