@@ -167,7 +167,7 @@ def expected_bytes(
 def free_bytes(device: torch.device) -> int | None:  # bytes; None where it is not known
     "What is free for this process on its device."
     if device.type == "cuda": return torch.cuda.mem_get_info(device)[0]
-    return min(psutil.virtual_memory().available, *allowed_bytes()) if device.type == "cpu" else None
+    return min([psutil.virtual_memory().available, *allowed_bytes()]) if device.type == "cpu" else None
 
 
 def allowed_bytes(
