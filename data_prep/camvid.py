@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from adaptseg.archives import whole_file
-from adaptseg.labels import CAMVID11, CAMVID_IDS, read_label
-from adaptseg.parallel import each
+from adaptseg.datasets.archives import whole_file
+from adaptseg.datasets.labels import CAMVID11, CAMVID_IDS, read_label
+from adaptseg.base.parallel import parallel_map
 from data_prep.prepare import Recipe, run
 
 OFFERED = """
@@ -40,7 +40,7 @@ def settle(folder: Path) -> None:
     if absent: raise ValueError(f"fastai's CamVid: expected images, labels, codes.txt and valid.txt, found no {', '.join(absent)}. Give the whole camvid.tgz")
     table, held = id_table(copy / "codes.txt"), {Path(line).stem for line in (copy / "valid.txt").read_text().split()}
     jobs = [(image, folder / split_of(image.stem, held), table) for image in sorted((copy / "images").iterdir())]
-    each(sort_pair, jobs, title="fastai's CamVid")
+    parallel_map(sort_pair, jobs, title="fastai's CamVid")
     shutil.rmtree(copy)
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from adaptseg.archives import whole_file
-from adaptseg.domains import IMAGES, read_ids
-from adaptseg.labels import read_image, read_label
-from adaptseg.parallel import each
+from adaptseg.datasets.archives import whole_file
+from adaptseg.datasets.domains import IMAGES, read_ids
+from adaptseg.datasets.labels import read_image, read_label
+from adaptseg.base.parallel import parallel_map
 from data_prep.prepare import Recipe, run
 
 OFFERED = """
@@ -72,7 +72,7 @@ def fill(recipe: Recipe, args: argparse.Namespace, part: Path) -> None:
         print(describe(images, labels, table, more, splits))
         raise SystemExit(0)
     colours = colour_table(args.source[2]) if table else None
-    each(partial(bring, part, colours), [(images[k], labels.get(k), splits[k], flat(k)) for k in images], args.jobs, args.name)
+    parallel_map(partial(bring, part, colours), [(images[k], labels.get(k), splits[k], flat(k)) for k in images], args.jobs, args.name)
     if table: shutil.copyfile(args.source[2], part / "ids.csv")
 
 

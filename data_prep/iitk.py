@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from adaptseg.archives import gather, whole_file
-from adaptseg.domains import IMAGES
-from adaptseg.labels import read_image
-from adaptseg.parallel import each
-from adaptseg.video import change, is_video, read_frames
+from adaptseg.datasets.archives import gather, whole_file
+from adaptseg.datasets.domains import IMAGES
+from adaptseg.datasets.labels import read_image
+from adaptseg.base.parallel import parallel_map
+from adaptseg.reports.video import change, is_video, read_frames
 from data_prep.prepare import Recipe, run
 
 OFFERED = """
@@ -36,7 +36,7 @@ def fill(recipe: Recipe, args: argparse.Namespace, part: Path) -> None:
     if len(args.source) == 1 and (args.source[0] / "leftImg8bit").is_dir(): return sorted_already(args, part)
     if len(args.source) > 5: raise ValueError(f"expected up to five cameras, found {len(args.source)} sources")
     options = dict(rate=args.rate, every=args.every, val=args.val, still=args.drop_still)
-    each(partial(one_camera, part, options), list(enumerate(args.source, 1)), args.jobs, "cameras")
+    parallel_map(partial(one_camera, part, options), list(enumerate(args.source, 1)), args.jobs, "cameras")
 
 
 def sorted_already(args, part) -> None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from adaptseg.archives import check_target, gather, is_archive, part_of, publish, unpack
-from adaptseg.checking import Report, check_dataset, dataset, write_manifest
-from adaptseg.copying import make_copy
-from adaptseg.presets import parse_size
+from adaptseg.datasets.archives import check_target, gather, is_archive, part_of, publish, unpack
+from adaptseg.datasets.checking import Report, check_dataset, dataset, write_manifest
+from adaptseg.datasets.resizing import make_copy
+from adaptseg.runs.config import parse_size
 
 CARDS = Path(__file__).parent / "cards"
 
@@ -31,7 +31,7 @@ class Recipe:
     missing: Callable[[Report], str] = lambda report: ""  # which downloads the missing images would come from
     arguments: Callable[[argparse.ArgumentParser], None] = nothing  # further options
     fill: Callable | None = None  # (recipe, args, folder): in place of unpacking every source
-    domain: Callable[[argparse.Namespace], str] | None = None  # in place of the name: that of the dataset in `adaptseg.checking`
+    domain: Callable[[argparse.Namespace], str] | None = None  # in place of the name: that of the dataset in `adaptseg.datasets.checking`
 
 
 def parser(recipe: Recipe) -> argparse.ArgumentParser:

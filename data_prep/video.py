@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from adaptseg.domains import IMAGES
-from adaptseg.labels import read_image
-from adaptseg.video import write_video
+from adaptseg.datasets.domains import IMAGES
+from adaptseg.datasets.labels import read_image
+from adaptseg.reports.video import write_video
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -18,12 +18,12 @@ from fastai.callback.core import Callback, TrainEvalCallback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 
-from adaptseg.adversarial import AdversarialAdaptation
-from adaptseg.deeplab import Bottleneck, DeepLabV2
-from adaptseg.kanezaki import Kanezaki, KanezakiNet
-from adaptseg.labels import IGNORE
-from adaptseg.losses import SegmentationLoss
-from adaptseg.optimisers import PolySchedule, network_optimiser, update_multiplicity
+from adaptseg.methods.adversarial import AdversarialAdaptation
+from adaptseg.networks.deeplab import Bottleneck, DeepLabV2
+from adaptseg.unsupervised.kanezaki import Kanezaki, KanezakiNet
+from adaptseg.datasets.labels import IGNORE
+from adaptseg.networks.losses import SegmentationLoss
+from adaptseg.networks.optimisers import PolySchedule, network_optimiser, update_multiplicity
 
 TOLERANCE = 1e-6
 

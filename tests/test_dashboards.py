@@ -16,12 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
-from adaptseg.app import served_notebook, voila_command, voila_environment
-from adaptseg.deeplab import deeplab
-from adaptseg.labels import CITYSCAPES19
-from adaptseg.presets import make_config
-from adaptseg.runs import network_arguments, save_network, write_json
-from adaptseg.samples import write_samples
+from adaptseg.dashboards.app import served_notebook, voila_command, voila_environment
+from adaptseg.networks.deeplab import deeplab
+from adaptseg.datasets.labels import CITYSCAPES19
+from adaptseg.runs.config import make_config
+from adaptseg.networks.saving import network_arguments, save_network
+from adaptseg.base.files import write_json
+from adaptseg.streets.samples import write_samples
 from browser import CHROMIUM, SHOTS, needs_browser
 
 playwright = pytest.importorskip("playwright.sync_api")

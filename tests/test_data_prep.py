@@ -17,17 +17,18 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from adaptseg.checking import check_dataset, known_report
-from adaptseg.domains import load_split
-from adaptseg.labels import read_label
-from adaptseg.presets import make_config
-from adaptseg.samples import write_samples
-from adaptseg.segmenting import find_images, segment_job
-from adaptseg.segment_scores import read_truths, segment_scores
-from adaptseg.segmenter import Segmenter
-from adaptseg.splits import fingerprint, load_label, read_manifest
-from adaptseg.training import fit
-from adaptseg.video import read_frames, write_video
+from adaptseg.datasets.checking import check_dataset, known_report
+from adaptseg.datasets.domains import load_split
+from adaptseg.datasets.labels import read_label
+from adaptseg.runs.config import make_config
+from adaptseg.streets.samples import write_samples
+from adaptseg.unsupervised.folder import find_images, segment_job
+from adaptseg.datasets.annotators import read_truths
+from adaptseg.unsupervised.scores import segment_scores
+from adaptseg.unsupervised.segmenter import Segmenter
+from adaptseg.datasets.splits import fingerprint, load_label, read_manifest
+from adaptseg.training.trainer import fit
+from adaptseg.reports.video import read_frames, write_video
 from test_labels import png16
 
 ROOT = Path(__file__).parents[1]

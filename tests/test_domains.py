@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaptseg.domains import domain_names, get_domain, load_split, mix_weights, read_ids
-from adaptseg.labels import CAMVID11, CITYSCAPES19, SYNTHIA16, SYNTHIA13
-from adaptseg.splits import check_split, fingerprint, load_label
+from adaptseg.datasets.domains import domain_names, get_domain, load_split, mix_weights, read_ids
+from adaptseg.datasets.labels import CAMVID11, CITYSCAPES19, SYNTHIA16, SYNTHIA13
+from adaptseg.datasets.splits import check_split, fingerprint, load_label
 from test_labels import png16
 
 CAMVID = Path(__file__).parents[2]/"shared/data/CamVid"

@@ -12,12 +12,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from adaptseg.core import Predictor, evaluate, load_split, train
-from adaptseg.evaluate import image_names, predict_labels, save_prediction
-from adaptseg.evaluating import evaluate_job, evaluate_weights
-from adaptseg.labels import CITYSCAPES19, IGNORE, read_label
-from adaptseg.samples import write_samples
-from adaptseg.splits import load_label
+from adaptseg.evaluation.predict import Predictor, evaluate
+from adaptseg.datasets.domains import load_split
+from adaptseg.training.trainer import train
+from adaptseg.evaluation.predict import image_names, predict_labels, save_prediction
+from adaptseg.reports.evaluation import evaluate_job, evaluate_weights
+from adaptseg.datasets.labels import CITYSCAPES19, IGNORE, read_label
+from adaptseg.streets.samples import write_samples
+from adaptseg.datasets.splits import load_label
 
 ROOT = Path(__file__).parents[1]
 TINY = dict(steps=4, batch_size=2, source_size="128x64", target_size="128x64", precision="fp32", device="cpu", choice_images=0)
@@ -181,7 +183,7 @@ def test_notebook_without_labels(run, data, tmp_path):
 
 def test_samples_are_named_as_such(run, data, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ADAPTSEG_ROOT", str(tmp_path))
-    monkeypatch.setattr("adaptseg.evaluating.dataset_root", lambda root, domain: data)
+    monkeypatch.setattr("adaptseg.reports.evaluation.dataset_root", lambda root, domain: data)
     shutil.copy(run.path / "weights.safetensors", tmp_path / "w.safetensors")
     result = evaluate_weights(evaluate_job(weights="w.safetensors", domain="iitk", device="cpu"))
     assert "SAMPLE DOMAINS" in capsys.readouterr().out

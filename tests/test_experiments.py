@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from adaptseg.experiments import FIRST, experiment_config, experiments_job, waits
-from adaptseg.presets import EXPERIMENTS
-from adaptseg.runs import Run, run_path
-from adaptseg.samples import write_samples
+from adaptseg.reports.experiments import FIRST, experiment_config, experiments_job, waits
+from adaptseg.runs.config import EXPERIMENTS
+from adaptseg.runs.folder import Run, run_path
+from adaptseg.streets.samples import write_samples
 
 ROOT = Path(__file__).parents[1]
 

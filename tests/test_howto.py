@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from adaptseg.cli import parser
-from adaptseg.presets import make_config
-from adaptseg.segmenting import segment_job
-from adaptseg.sweep import sweep_rows
+from adaptseg.runs.config import make_config
+from adaptseg.unsupervised.folder import segment_job
+from adaptseg.cluster.sweep import sweep_rows
 
 PAGES = Path(__file__).parents[1] / "nbs" / "howto"
 COMMANDS = [(page, line) for page in ("several_gpus.md", "sweeps.md") for line in (PAGES / page).read_text().splitlines() if re.match(r"(adaptseg|accelerate|torchrun) ", line)]

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaptseg.labels import (CAMVID11, CAMVID_IDS, CITYSCAPES19, CITYSCAPES_IDS, CLASS_SETS, IGNORE, SYNTHIA13, SYNTHIA16, SYNTHIA_IDS,
-                             IdTable, class_set, image_size, read_image, read_label)
+from adaptseg.datasets.labels import CAMVID11, CAMVID_IDS, CITYSCAPES19, CITYSCAPES_IDS, CLASS_SETS, IGNORE, SYNTHIA13, SYNTHIA16, SYNTHIA_IDS, IdTable, class_set, image_size, read_image, read_label
 
 
 def png16(array: np.ndarray) -> bytes:

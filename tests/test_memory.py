@@ -10,10 +10,10 @@ STEP = """
 import resource, sys, torch
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from adaptseg.adversarial import AdversarialAdaptation
-from adaptseg.deeplab import deeplab
-from adaptseg.losses import SegmentationLoss
-from adaptseg.optimisers import PolySchedule, network_optimiser
+from adaptseg.methods.adversarial import AdversarialAdaptation
+from adaptseg.networks.deeplab import deeplab
+from adaptseg.networks.losses import SegmentationLoss
+from adaptseg.networks.optimisers import PolySchedule, network_optimiser
 
 class Batches(list):
     def set_epoch(self, epoch): return self
@@ -47,9 +47,9 @@ def test_reference_step_fits(mode, limit):
 TRAINING = """
 import gc, json, sys, torch
 import adaptseg.core
-from adaptseg.memory import expected_bytes
-from adaptseg.presets import make_config
-from adaptseg.training import prepare
+from adaptseg.training.planner import expected_bytes
+from adaptseg.runs.config import make_config
+from adaptseg.training.trainer import prepare
 
 def kept(what): return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what)) * 1024
 

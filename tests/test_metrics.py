@@ -9,8 +9,8 @@ import torch
 from fastai.torch_core import to_detach
 from PIL import Image
 
-from adaptseg.labels import CITYSCAPES19, CITYSCAPES_IDS, IGNORE, SYNTHIA13, SYNTHIA16, ClassSet
-from adaptseg.metrics import ConfusionMetric, confusion_matrix, iou, mean_iou, pixel_accuracy, protocol_miou, scores, segmentation_metrics
+from adaptseg.datasets.labels import CITYSCAPES19, CITYSCAPES_IDS, IGNORE, SYNTHIA13, SYNTHIA16, ClassSet
+from adaptseg.evaluation.metrics import ConfusionMetric, confusion_matrix, iou, mean_iou, pixel_accuracy, protocol_miou, scores, segmentation_metrics
 
 
 def random_maps(seed, n_classes=19, shape=(3, 48, 64), present=None, right=0.6):
@@ -112,7 +112,7 @@ def fake_learner(logits, label):
 
 
 def test_one_count_for_all_metrics(monkeypatch):
-    import adaptseg.metrics as module
+    import adaptseg.evaluation.metrics as module
     calls, real = [], module.confusion_matrix
     monkeypatch.setattr(module, "confusion_matrix", lambda *a: calls.append(1) or real(*a))
     metrics = segmentation_metrics(CITYSCAPES19)

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 import together
-from adaptseg.deeplab import BasicBlock, DeepLabV2
-from adaptseg.samples import write_samples
+from adaptseg.networks.deeplab import BasicBlock, DeepLabV2
+from adaptseg.streets.samples import write_samples
 
 ROOT = Path(__file__).parents[1]
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")

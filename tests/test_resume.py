@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from adaptseg.samples import write_samples
+from adaptseg.streets.samples import write_samples
 
 ROOT = Path(__file__).parents[1]
 FLAGS = dict(preset="sample", source="gta5", target="cityscapes", steps=8, val_every=2, log_every=1, batch_size=2, source_size="128x64",

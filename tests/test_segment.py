@@ -12,10 +12,12 @@ from PIL import Image
 from skimage.measure import label as components
 
 from adaptseg.cli import main
-from adaptseg.core import ReferenceSegmenter, Segmenter, read_truths, segment_scores
-from adaptseg.kanezaki import Kanezaki, seeded_networks
-from adaptseg.pictures import rgb_image
-from adaptseg.streets import render
+from adaptseg.unsupervised.segmenter import ReferenceSegmenter, Segmenter
+from adaptseg.unsupervised.scores import segment_scores
+from adaptseg.datasets.annotators import read_truths
+from adaptseg.unsupervised.kanezaki import Kanezaki, seeded_networks
+from adaptseg.unsupervised.images import rgb_image
+from adaptseg.streets.render import render
 
 ROOT = Path(__file__).parents[1]
 BSDS = ROOT.parent / "shared" / "data" / "BSDS500"

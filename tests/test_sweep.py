@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from adaptseg.claims import holder
-from adaptseg.samples import write_samples
+from adaptseg.cluster.claims import holder
+from adaptseg.streets.samples import write_samples
 
 ROOT = Path(__file__).parents[1]
 

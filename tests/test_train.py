@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adaptseg.core import train
-from adaptseg.presets import Config
-from adaptseg.samples import write_samples
+from adaptseg.training.trainer import train
+from adaptseg.runs.config import Config
+from adaptseg.streets.samples import write_samples
 
 ROOT = Path(__file__).parents[1]
 TINY = dict(steps=4, batch_size=2, source_size="128x64", target_size="128x64", precision="fp32", device="cpu")

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torchvision.models import get_model
 
-from adaptseg.downloads import fetch
-from adaptseg.evaluate import Predictor
-from adaptseg.labels import CAMVID11, CITYSCAPES19, SYNTHIA13, SYNTHIA16, ClassSet
-from adaptseg.presets import make_config
-from adaptseg.training import initial_weights, make_network, settle
-from adaptseg.vgg import build_network
-from adaptseg.weights import convert, diagnose, diagnose_state, load_weights, locate, open_network
+from adaptseg.base.downloads import fetch
+from adaptseg.evaluation.predict import Predictor
+from adaptseg.datasets.labels import CAMVID11, CITYSCAPES19, SYNTHIA13, SYNTHIA16, ClassSet
+from adaptseg.runs.config import make_config
+from adaptseg.training.trainer import initial_weights, make_network, settle
+from adaptseg.networks.vgg import build_network
+from adaptseg.networks.weights import convert, diagnose, diagnose_state, load_weights, locate, open_network
 
 WIDTH, BLOCKS = 8, (3, 4, 23, 3)
 
@@ -237,7 +237,7 @@ def test_a_link_is_fetched_once_and_a_dead_one_says_what_to_do(tmp_path, monkeyp
     with pytest.raises(FileNotFoundError, match="put it at .*gone.pth"): locate(f"{url}/gone.pth")
     server.shutdown()
     assert locate(f"{url}/w.pth").is_file(), "what is there is not asked for again"
-    monkeypatch.setattr("adaptseg.weights.RELEASED", {"dead": "http://127.0.0.1:9/m-ed35151c.pth"})
+    monkeypatch.setattr("adaptseg.networks.weights.RELEASED", {"dead": "http://127.0.0.1:9/m-ed35151c.pth"})
     with pytest.raises(FileNotFoundError, match="SHA-256 begins with ed35151c"): locate("dead")
 
 

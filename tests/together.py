@@ -15,15 +15,16 @@ from fastai.callback.training import GradientAccumulation
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 
-from adaptseg.adversarial import AdversarialAdaptation
-from adaptseg.deeplab import BasicBlock, DeepLabV2
-from adaptseg.history import Checkpoint, History
-from adaptseg.labels import IGNORE
-from adaptseg.losses import SegmentationLoss
-from adaptseg.optimisers import PolySchedule, network_optimiser
-from adaptseg.presets import make_config
-from adaptseg.processes import Processes, is_main, launched, rank, start, stop, world
-from adaptseg.training import SourceEpoch
+from adaptseg.methods.adversarial import AdversarialAdaptation
+from adaptseg.networks.deeplab import BasicBlock, DeepLabV2
+from adaptseg.training.history import Checkpoint, History
+from adaptseg.datasets.labels import IGNORE
+from adaptseg.networks.losses import SegmentationLoss
+from adaptseg.networks.optimisers import PolySchedule, network_optimiser
+from adaptseg.runs.config import make_config
+from adaptseg.training.distributed import Processes
+from adaptseg.base.distributed import is_main, launched, rank, start, stop, world
+from adaptseg.training.trainer import SourceEpoch
 
 CLASSES, BATCH = 5, 2
 KINDS = {  # gan, lambda_adv, batches in a step, bn_stats

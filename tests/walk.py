@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from adaptseg.app import served_notebook, voila_command, voila_environment
+from adaptseg.dashboards.app import served_notebook, voila_command, voila_environment
 from browser import CHROMIUM
 
 ROOT = Path(__file__).parents[1]

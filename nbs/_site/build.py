@@ -40,13 +40,14 @@ def prepared(folder: Path) -> Path:
     return proc_nbs(path=str(copy), force=True, n_workers=2)
 
 
-def members(section: dict, pages: dict[str, str]) -> list[str]:
-    "The pages of a section, in its order; a pattern stands for all that fit and were not named."
+def members(section: dict, pages: dict[str, str], folder: Path) -> list[str]:
+    "The pages of a section, in its order; a pattern stands for all that fit and were not named, a section within has a page of its own."
     found = []
     for item in [section["contents"]] if isinstance(section["contents"], str) else section["contents"]:
+        if isinstance(item, dict): found.append(write_section(item, pages, folder, "api/")); continue
         path = PurePosixPath("nbs") / item
         fits = [page for file, page in pages.items() if PurePosixPath(file).parent == path.parent and fnmatch(file, str(path)) and page not in found]
-        if not fits and "*" not in item: raise FileNotFoundError(f"nbs/sidebar.yml lists {item}, which is not there")
+        if not fits: raise FileNotFoundError(f"nbs/sidebar.yml lists {item}, which is not there")
         found += fits
     return found + [page for page in MORE.get(section["section"], ()) if page in pages.values()]
 
@@ -57,20 +58,28 @@ def line(folder: Path, page: str) -> str:
     return f"- [{TITLES.get(page, heading)}](/{page}{ending})" + (f": {promise}" if promise else "")
 
 
+TREE = "\n```{{toctree}}\n:hidden:\n:maxdepth: 2\n\n{}\n```\n"
+
+
+def write_section(section: dict, pages: dict[str, str], folder: Path, inside: str = "") -> str:
+    "The page of a section, with what each of its pages promises; its name. One page alone is a section itself."
+    found = members(section, pages, folder)
+    if len(found) == 1 and not inside: return f"{section['section']} <{found[0]}>"
+    name = inside + section["section"].lower().replace(" ", "-")
+    listed = "\n".join(line(folder, page) for page in found)
+    entries = "\n".join(f"{TITLES[page]} </{page}>" if page in TITLES else f"/{page}" for page in found)
+    promise = f"{{.lead}}\n{section['text']}\n\n" if "text" in section else ""
+    (folder / f"{name}.md").write_text(f"# {section['section']}\n\n{promise}{listed}\n{TREE.format(entries)}", encoding="utf8")
+    return name
+
+
 def write_sections(folder: Path) -> None:
     "The tables of contents, from nbs/sidebar.yml: a page for each section, and all of them below the home page."
     pages = {k: v for k, v in all_pages().items() if v != "index"}
-    tree, names = "\n```{{toctree}}\n:hidden:\n:maxdepth: 2\n\n{}\n```\n", []
-    for section in yaml.safe_load((NBS / "sidebar.yml").read_text(encoding="utf8"))["website"]["sidebar"]["contents"]:
-        inside = members(section, pages)
-        if len(inside) == 1: names.append(f"{section['section']} <{inside[0]}>"); continue
-        name = section["section"].lower().replace(" ", "-")
-        listed = "\n".join(line(folder, page) for page in inside)
-        entries = "\n".join(f"{TITLES[page]} </{page}>" if page in TITLES else f"/{page}" for page in inside)
-        (folder / f"{name}.md").write_text(f"# {section['section']}\n\n{listed}\n{tree.format(entries)}", encoding="utf8")
-        names.append(name)
+    sections = yaml.safe_load((NBS / "sidebar.yml").read_text(encoding="utf8"))["website"]["sidebar"]["contents"]
+    names = [write_section(section, pages, folder) for section in sections]
     write_markdown("README.md", folder)
-    with open(folder / "index.md", "a", encoding="utf8") as f: f.write(tree.format("\n".join(names)))
+    with open(folder / "index.md", "a", encoding="utf8") as f: f.write(TREE.format("\n".join(names)))
 
 
 def write_pages(folder: Path) -> None:
@@ -80,7 +89,7 @@ def write_pages(folder: Path) -> None:
         if docname(file) == "index": continue
         if file.endswith(".ipynb"): write_notebook(processed / file.removeprefix("nbs/"), file, folder)
         else: write_markdown(file, folder)
-    for module in (ROOT / "adaptseg").glob("[!_]*.py"): write_source(module, folder)
+    for module in (ROOT / "adaptseg").rglob("[!_]*.py"): write_source(module, folder)
     write_sections(folder)
     for picture in (p for p in NBS.rglob("*") if p.suffix in (".png", ".jpg", ".svg") and "_site" not in p.parts):
         copy = folder / picture.relative_to(NBS)

@@ -19,7 +19,7 @@ EXTRA = {"data_prep/README.md": "data_prep/index", "CHANGELOG.md": "project/chan
 
 
 def docname(path: str) -> str:
-    "nbs/api/41_adversarial.ipynb -> api/adversarial: the name of a file's page, which is also nbdev's."
+    "nbs/api/methods/00_adversarial.ipynb -> api/methods/adversarial: the name of a file's page, which is also nbdev's."
     if path in EXTRA: return EXTRA[path]
     if path == "README.md": return "index"
     if path.startswith("data_prep/cards/"): return str(PurePosixPath(path).with_suffix(""))
@@ -37,7 +37,7 @@ def all_pages() -> dict[str, str]:
 # -- before nbdev ------------------------------------------------------------------------------------------------------
 
 def module_of(nb) -> str | None:
-    found = re.search(r"#\| default_exp (\w+)", "\n".join("".join(c["source"]) for c in nb["cells"][:3]))
+    found = re.search(r"#\| default_exp ([\w.]+)", "\n".join("".join(c["source"]) for c in nb["cells"][:3]))
     return found and found[1]
 
 
@@ -95,7 +95,7 @@ def relinked(text: str, path: str) -> str:
     here, known = PurePosixPath(docname(path)).parent, all_pages()
 
     def public(m):
-        module, name = m[2].split("/")[-1].removesuffix(".html"), m[1].strip("`").split("(")[0].split(".")
+        module, name = m[2].partition("api/")[2].removesuffix(".html").replace("/", "."), m[1].strip("`").split("(")[0].split(".")
         return f"[{m[1]}](#{label(module, name[0] if name[0] != 'adaptseg' else name[-1])})"
 
     def local(m):
@@ -148,6 +148,7 @@ def write_source(module: Path, folder: Path) -> None:
     "A module's text with an anchor at each line."
     body = highlight(module.read_text(encoding="utf8"), PythonLexer(), HtmlFormatter(linenos="inline", lineanchors="L", anchorlinenos=True, linespans="", cssclass="highlight adaptseg-code"))
     body = re.sub(r'(name|id|href)="(#?)L-(\d+)"', r'\1="\2L\3"', body)
-    out = folder / "source" / f"{module.stem}.md"
+    place = module.relative_to(ROOT / "adaptseg").with_suffix("").as_posix()
+    out = folder / "source" / f"{place}.md"
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(f"---\norphan: true\nnosearch: true\nhtml_theme.sidebar_secondary.remove: true\n---\n# adaptseg/{module.name}\n\nWritten by nbdev from [the notebook](/api/{module.stem}.ipynb).\n\n```{{raw}} html\n{body}\n```\n", encoding="utf8")
+    out.write_text(f"---\norphan: true\nnosearch: true\nhtml_theme.sidebar_secondary.remove: true\n---\n# adaptseg/{place}.py\n\nWritten by nbdev from [the notebook](/api/{place}.ipynb).\n\n```{{raw}} html\n{body}\n```\n", encoding="utf8")

@@ -53,13 +53,13 @@ def words() -> list[tuple[set, dict]]:
     "The sections of nbs/explanation/words.md: the modules that each is about, none for the first, and its words."
     parts = (ROOT / "nbs" / "explanation" / "words.md").read_text(encoding="utf8").split("\n## ")[1:]
     modules = [re.search(r"^Modules: (.+)", part, re.M) for part in parts]
-    return [(set(re.findall(r"`(\w+)`", m[1])) if m else set(), dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", part, re.M))) for m, part in zip(modules, parts)]
+    return [(set(re.findall(r"`([\w.]+)`", m[1])) if m else set(), dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", part, re.M))) for m, part in zip(modules, parts)]
 
 
 @lru_cache
 def own_types() -> set[str]:
     "The names of the library's classes: a parameter of such a type is explained there."
-    return {node.name for path in (ROOT / "adaptseg").glob("[!_]*.py") for node in ast.parse(path.read_text(encoding="utf8")).body if isinstance(node, ast.ClassDef)}
+    return {node.name for path in (ROOT / "adaptseg").rglob("[!_]*.py") for node in ast.parse(path.read_text(encoding="utf8")).body if isinstance(node, ast.ClassDef)}
 
 
 def meaning(module: str, name: str, comment, kind: str = "") -> str:
@@ -155,7 +155,9 @@ def methods(cls) -> str:
 def source_address(module: str, line: int) -> str:
     "Where the source is to be read: at the project's own address, or while that is none, in the copy that the site holds."
     host, branch = (settings()[k] for k in ("git_url", "branch"))
-    return f"../source/{module}.html#L{line}" if "example.org" in host else f"{host}/blob/{branch}/adaptseg/{module}.py#L{line}"
+    file = module.replace(".", "/")
+    if "example.org" in host: return f"{'../' * (1 + file.count('/'))}source/{file}.html#L{line}"
+    return f"{host}/blob/{branch}/adaptseg/{file}.py#L{line}"
 
 
 def entry(module: str, name: str, level: int) -> str:
