@@ -1,4 +1,5 @@
 """Installs adaptseg; every value comes from settings.ini."""
+
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -30,5 +31,7 @@ setup(
         "nbdev": ["adaptseg=adaptseg._modidx:d"],
     },
     zip_safe=False,
-    options={"editable_wheel": {"mode": "compat"}},  # or Python, started in the folder that holds the clone, takes the clone for the package
+    options={
+        "editable_wheel": {"mode": "compat"}
+    },  # or Python, started in the folder that holds the clone, takes the clone for the package
 )

@@ -1,4 +1,5 @@
 """Unsupervised cross-domain semantic segmentation."""
+
 __version__ = "0.1.0"
 
 import warnings

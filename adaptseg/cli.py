@@ -37,18 +37,22 @@ from .unsupervised.folder import SegmentJob, check_folder, find_images, segment_
 # %% ../nbs/api/03_cli.ipynb #e3690dc2
 def train_command(parameters: dict) -> Run:
     "`adaptseg train`: check the values, then run nbs/train.ipynb into its run folder; several processes train without a notebook."
-    if launched(): return train_together(parameters)
+    if launched():
+        return train_together(parameters)
     cfg = make_config(**given(parameters))
-    for name in f"{cfg.source}+{cfg.target}".split("+"): get_domain(name)
+    for name in f"{cfg.source}+{cfg.target}".split("+"):
+        get_domain(name)
     check_free(run_path(cfg), cfg)
     who = holder(run_path(cfg))
-    if who: raise FileExistsError(f"{run_path(cfg)}: a sweep on {who['host']} makes this run now (process {who['pid']})")
+    if who:
+        raise FileExistsError(f"{run_path(cfg)}: a sweep on {who['host']} makes this run now (process {who['pid']})")
     return Run(run_notebook("train", run_path(cfg), as_parameters(cfg, given(parameters))))
 
 
 def train_together(parameters: dict) -> Run:
     "This process's part of a run that a launcher started several processes for."
     from adaptseg.training.trainer import train
+
     start(given(parameters).get("device", "auto"))
     run = train(main_first(lambda: make_config(**given(parameters))))
     stop()
@@ -57,15 +61,17 @@ def train_together(parameters: dict) -> Run:
 
 def segment_command(
     parameters: dict,
-    workers: int | None = None, scheduler: str | None = None,  # that segment first, see `connect`
+    workers: int | None = None,
+    scheduler: str | None = None,  # that segment first, see `connect`
 ) -> Path:  # folder of the results
     "`adaptseg segment`: check the values, then run nbs/segment.ipynb into its folder."
     job = segment_job(**given(parameters))
     find_images(job), check_folder(job)
-    if workers or scheduler: segment_on_workers(given(parameters), workers, scheduler)
+    if workers or scheduler:
+        segment_on_workers(given(parameters), workers, scheduler)
     return run_notebook("segment", job.path, {k: getattr(job, k) for k in given(parameters)})
 
-
+# %% ../nbs/api/03_cli.ipynb #cc48092d
 def evaluate_command(parameters: dict) -> Path:  # folder of the results
     "`adaptseg evaluate`: check the values, then run nbs/evaluate.ipynb into its folder."
     job = evaluate_job(**given(parameters))
@@ -109,7 +115,9 @@ def demo_command(parameters: dict) -> Path:  # the comparison picture
     from adaptseg.reports.compare import compare_runs
     from adaptseg.reports.tables import results_table
     from adaptseg.evaluation.figures import save_figure
-    if "method" in parameters: raise ValueError("method: the demo compares source_only with adaptseg_multi; adaptseg train has the others")
+
+    if "method" in parameters:
+        raise ValueError("method: the demo compares source_only with adaptseg_multi; adaptseg train has the others")
     runs = []
     for method in ("source_only", "adaptseg_multi"):
         values = {"source": "gta5", "target": "cityscapes", "out": "runs/demo", **parameters, "method": method}
@@ -119,7 +127,10 @@ def demo_command(parameters: dict) -> Path:  # the comparison picture
         runs.append(Run(path) if done else train_command({**values, "overwrite": True}))
     picture = runs[0].path.parent / "comparison.png"
     save_figure(compare_runs(runs), picture)
-    print(f"\n{results_table(runs)}\n\nadaptseg app --runs {picture.parents[1]} shows both in a browser; comparison picture: {picture}")
+    print(
+        f"\n{results_table(runs)}\n\nadaptseg app --runs {picture.parents[1]} shows both in a browser; "
+        f"comparison picture: {picture}"
+    )
     return picture
 
 # %% ../nbs/api/03_cli.ipynb #fb158ec5
@@ -127,8 +138,12 @@ def table_command(folder: str) -> None:
     "`adaptseg table`: the scores of all finished runs below a folder, over seeds."
     from adaptseg.runs.folder import find_runs
     from adaptseg.reports.tables import summary_table
+
     runs = find_runs(folder)
-    if not runs: raise FileNotFoundError(f"there is no finished run below {folder}: expected {folder}/<source>2<target>/<method>-s<seed>")
+    if not runs:
+        raise FileNotFoundError(
+            f"there is no finished run below {folder}: expected {folder}/<source>2<target>/<method>-s<seed>"
+        )
     print(summary_table(runs))
 
 # %% ../nbs/api/03_cli.ipynb #c0b1e2a2
@@ -138,9 +153,11 @@ def benchmark_command(
 ) -> Path:  # that folder
     "`adaptseg benchmark`: check the names, then run nbs/benchmark.ipynb."
     from papermill import inspect_notebook
+
     known = inspect_notebook(str(NOTEBOOKS / "benchmark.ipynb"))
     unknown = [k for k in parameters if k not in known]
-    if unknown: raise ValueError(f"{unknown[0]}: the benchmark has no such parameter, it has {', '.join(known)}")
+    if unknown:
+        raise ValueError(f"{unknown[0]}: the benchmark has no such parameter, it has {', '.join(known)}")
     folder = resolve(out)
     folder.mkdir(parents=True, exist_ok=True)
     return told(run_notebook("benchmark", folder, {k: yaml.safe_load(v) for k, v in parameters.items()}))
@@ -151,14 +168,19 @@ def sweep_command(args: argparse.Namespace) -> None:
     sweep = Sweep(sweep_rows(args.table, dict(args.parameters)))
     table = sweep.run(args.workers, args.scheduler, LiveTable())
     scores = sweep.folder / "table.md"
-    print(f"\n{table.to_string(index=False, justify='left')}\n\n{scores.read_text() if scores.is_file() else ''}\nin {sweep.folder}: sweep.csv, table.md, sweep.log, logs")
+    print(
+        f"\n{table.to_string(index=False, justify='left')}\n\n{scores.read_text() if scores.is_file() else ''}\nin {sweep.folder}: sweep.csv, table.md, sweep.log, logs"
+    )
     stop_on_failed_rows(table)
 
 # %% ../nbs/api/03_cli.ipynb #342d1a27
 def video_command(args: argparse.Namespace) -> None:
     "`adaptseg video`: segment every frame, count the selected objects."
     table = film(Predictor.load(args.weights, args.size, args.device), Path(args.source), Path(args.out), args.rate)
-    print(f"{args.out}: {len(table)} frames, {table['second'].iloc[-1]:.1f} s; counts in {Path(args.out).with_suffix('.csv')}, chart in {Path(args.out).with_suffix('.png')}")
+    print(
+        f"{args.out}: {len(table)} frames, {table['second'].iloc[-1]:.1f} s; counts in "
+        f"{Path(args.out).with_suffix('.csv')}, chart in {Path(args.out).with_suffix('.png')}"
+    )
 
 # %% ../nbs/api/03_cli.ipynb #12f841cf
 def listing(
@@ -169,11 +191,14 @@ def listing(
     said = dict(re.findall(r"^    (\w+): [^#\n]*# (.*)$", code, re.M))
     values = {name: "" if f.is_required() else str(f.default) for name, f in kind.model_fields.items()}
     wide = max(map(len, values.values()))
-    return f"\nparameters, their values{' unless a preset has others' if 'preset' in values else ''}:\n" + "".join(f"  {name:18} {value:{wide}}  {said.get(name, '')}\n" for name, value in values.items())
+    return f"\nparameters, their values{' unless a preset has others' if 'preset' in values else ''}:\n" + "".join(
+        f"  {name:18} {value:{wide}}  {said.get(name, '')}\n" for name, value in values.items()
+    )
 
 
 class Parser(argparse.ArgumentParser):
     "Of a command; its help ends with the parameters of `kind`, looked up only then."
+
     kind = None
 
     def format_help(self) -> str:
@@ -185,31 +210,71 @@ def parser() -> argparse.ArgumentParser:
     "The command line of `adaptseg`."
     p = Parser("adaptseg", description="Unsupervised cross-domain semantic segmentation.")
     commands = p.add_subparsers(dest="command", required=True)
-    for name, kind, text in (("train", Config, "train and adapt one pair of domains (nbs/train.ipynb)"), ("demo", Config, "source-only and adapted on the sample domains, compared"),
-                             ("segment", SegmentJob, "segment images without labels (nbs/segment.ipynb)"), ("experiments", ExperimentsJob, "the report's five experiments (nbs/experiments.ipynb)"),
-                             ("dataset", DatasetJob, "what a dataset shows and holds, and what is odd (nbs/dataset.ipynb)"),
-                             ("evaluate", EvaluateJob, "a run or a weight file on any domain (nbs/evaluate.ipynb)"), ("compare", CompareJob, "runs side by side, tables over seeds (nbs/compare.ipynb)")):
+    for name, kind, text in (
+        ("train", Config, "train and adapt one pair of domains (nbs/train.ipynb)"),
+        ("demo", Config, "source-only and adapted on the sample domains, compared"),
+        ("segment", SegmentJob, "segment images without labels (nbs/segment.ipynb)"),
+        ("experiments", ExperimentsJob, "the report's five experiments (nbs/experiments.ipynb)"),
+        ("dataset", DatasetJob, "what a dataset shows and holds, and what is odd (nbs/dataset.ipynb)"),
+        ("evaluate", EvaluateJob, "a run or a weight file on any domain (nbs/evaluate.ipynb)"),
+        ("compare", CompareJob, "runs side by side, tables over seeds (nbs/compare.ipynb)"),
+    ):
         c = commands.add_parser(name, help=text)
         c.kind = kind
-        c.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters", help="a parameter of the notebook, as for papermill")
-        if name == "segment": on_workers(c)
-    b = commands.add_parser("benchmark", help="the kit against direct forms on this machine (nbs/benchmark.ipynb)", epilog="Parameters: those at the top of the notebook")
-    b.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters", help="a parameter of the notebook, as for papermill")
+        c.add_argument(
+            "-p",
+            nargs=2,
+            action="append",
+            default=[],
+            metavar=("NAME", "VALUE"),
+            dest="parameters",
+            help="a parameter of the notebook, as for papermill",
+        )
+        if name == "segment":
+            on_workers(c)
+    b = commands.add_parser(
+        "benchmark",
+        help="the kit against direct forms on this machine (nbs/benchmark.ipynb)",
+        epilog="Parameters: those at the top of the notebook",
+    )
+    b.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        dest="parameters",
+        help="a parameter of the notebook, as for papermill",
+    )
     b.add_argument("--out", default="runs/benchmark", help="folder of the executed notebook")
-    commands.add_parser("table", help="scores of finished runs, mean and deviation over seeds").add_argument("folder", nargs="?", default="runs")
+    commands.add_parser("table", help="scores of finished runs, mean and deviation over seeds").add_argument(
+        "folder", nargs="?", default="runs"
+    )
     s = commands.add_parser("sweep", help="a table of parameters, each row a run, on all GPUs or a dask cluster")
     s.kind = Config
     s.add_argument("table", nargs="?", help="a .csv, a column a parameter, a row a run")
-    s.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUES"), dest="parameters", help="values joined by commas: every row with each of them")
+    s.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUES"),
+        dest="parameters",
+        help="values joined by commas: every row with each of them",
+    )
     on_workers(s)
-    v = commands.add_parser("video", help="segment a video or a folder of frames: mp4, counts of the selected objects, chart")
+    v = commands.add_parser(
+        "video", help="segment a video or a folder of frames: mp4, counts of the selected objects, chart"
+    )
     v.add_argument("source", metavar="IN", help="a video, or a folder of frames")
     v.add_argument("out", metavar="OUT", help="the .mp4; a .csv and a .png go beside it")
     v.add_argument("--weights", required=True, help="a run's folder, a weight file, its address, or a released name")
     v.add_argument("--rate", type=float, help="frames a second taken from a video (all), or that a folder holds (1)")
     v.add_argument("--size", help="network input such as 1024x512; the run's target size")
     v.add_argument("--device", default="auto")
-    a = commands.add_parser("app", help="the dashboards in a browser, without code: results, training, segments, datasets, video")
+    a = commands.add_parser(
+        "app", help="the dashboards in a browser, without code: results, training, segments, datasets, video"
+    )
     a.add_argument("--runs", default="runs", help="folder of runs")
     a.add_argument("--data-root", help="folder of the datasets; the sample domains")
     a.add_argument("--out", default="runs/views", help="folder of what is saved")
@@ -217,35 +282,64 @@ def parser() -> argparse.ArgumentParser:
     a.add_argument("--ip", default="127.0.0.1", help="listened on; 0.0.0.0: from anywhere")
     a.add_argument("--password", action="store_true", dest="ask", help="ask for one, and let only those in who know it")
     d = commands.add_parser("doctor", help="what this machine has; every dataset read to the end")
-    d.add_argument("names", nargs="*", metavar="DATASET", help="such as gta5 or folder:PATH; all below the data root unless given")
+    d.add_argument(
+        "names", nargs="*", metavar="DATASET", help="such as gta5 or folder:PATH; all below the data root unless given"
+    )
     d.add_argument("--data-root", default="data")
     d.add_argument("--jobs", type=int, help="processes (one a core)")
     return p
 
-
+# %% ../nbs/api/03_cli.ipynb #e62b5eec
 def on_workers(command: argparse.ArgumentParser) -> None:
     "The arguments of what can be done by many workers."
     command.add_argument("--workers", type=int, help="processes on this machine, each with a GPU if there are any")
     command.add_argument("--scheduler", help="address of a dask scheduler, such as tcp://node:8786, instead")
 
 
-COMMANDS = {"train": train_command, "demo": demo_command, "segment": segment_command, "evaluate": evaluate_command, "experiments": experiments_command, "compare": compare_command,
-            "dataset": dataset_command}
+COMMANDS = {
+    "train": train_command,
+    "demo": demo_command,
+    "segment": segment_command,
+    "evaluate": evaluate_command,
+    "experiments": experiments_command,
+    "compare": compare_command,
+    "dataset": dataset_command,
+}
 
-
+# %% ../nbs/api/03_cli.ipynb #7983ad29
 def main(argv: list[str] | None = None) -> None:
     "Entry point of the `adaptseg` command; a mistake ends with one line that says what to do, and status 1."
     args = parser().parse_args(argv)
     try:
-        if launched() and args.command != "train": raise ValueError("a launcher started several processes, which only adaptseg train shares work between; call it without accelerate launch or torchrun")
-        if args.command == "table": table_command(args.folder)
-        elif args.command == "sweep": sweep_command(args)
-        elif args.command == "segment": segment_command(dict(args.parameters), args.workers, args.scheduler)
-        elif args.command == "benchmark": benchmark_command(dict(args.parameters), args.out)
-        elif args.command == "video": video_command(args)
-        elif args.command == "app": serve(**{k: v for k, v in vars(args).items() if k != "command"})
-        elif args.command == "doctor": sys.exit(0 if doctor(args.names, args.data_root, args.jobs) else 1)
-        else: COMMANDS[args.command](dict(args.parameters))
-    except (ValueError, OSError, ImportError, FloatingPointError, NotebookFailed) as e: raise SystemExit(f"adaptseg {args.command}: {e}") from None
+        if launched() and args.command != "train":
+            raise ValueError(
+                "a launcher started several processes, which only adaptseg train shares work between; call it "
+                "without accelerate launch or torchrun"
+            )
+        if args.command == "table":
+            table_command(args.folder)
+        elif args.command == "sweep":
+            sweep_command(args)
+        elif args.command == "segment":
+            segment_command(dict(args.parameters), args.workers, args.scheduler)
+        elif args.command == "benchmark":
+            benchmark_command(dict(args.parameters), args.out)
+        elif args.command == "video":
+            video_command(args)
+        elif args.command == "app":
+            serve(**{k: v for k, v in vars(args).items() if k != "command"})
+        elif args.command == "doctor":
+            sys.exit(0 if doctor(args.names, args.data_root, args.jobs) else 1)
+        else:
+            COMMANDS[args.command](dict(args.parameters))
+    except (ValueError, OSError, ImportError, FloatingPointError, NotebookFailed) as e:
+        raise SystemExit(f"adaptseg {args.command}: {e}") from None
     except KeyboardInterrupt:
-        raise SystemExit(f"adaptseg {args.command}: interrupted" + ("; the same command with -p resume True goes on from the last checkpoint" if args.command == "train" else "")) from None
+        raise SystemExit(
+            f"adaptseg {args.command}: interrupted"
+            + (
+                "; the same command with -p resume True goes on from the last checkpoint"
+                if args.command == "train"
+                else ""
+            )
+        ) from None

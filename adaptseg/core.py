@@ -26,6 +26,8 @@ from .evaluation.charts import learning_curves, per_class_bars
 from .evaluation.figures import comparison, contact_sheet, save_figure
 from .evaluation.gallery import show_predictions
 from .evaluation.metrics import mean_iou
+
+# %% ../nbs/api/02_core.ipynb #41c25854
 from .evaluation.predict import Predictor, evaluate
 from .methods.adversarial import TargetCallback
 from .networks.losses import upsample
@@ -40,14 +42,59 @@ from .training.trainer import train
 from .unsupervised.folder import overlay, segment_images
 from .unsupervised.fusion import find_objects, fuse
 from .unsupervised.scores import segment_scores
+
+# %% ../nbs/api/02_core.ipynb #189a8b26
 from .unsupervised.segmenter import Segmenter
 
+# %% ../nbs/api/02_core.ipynb #174e1d9b
 _all_ = [
-    "train", "make_config", "Config", "PRESETS", "notebook_config", "resolve", "Run", "find_runs", "Predictor",
-    "evaluate", "open_network", "load_split", "dataset_root", "domain_names", "get_domain", "check_dataset",
-    "write_samples", "ClassSet", "class_set", "CITYSCAPES19", "read_image", "read_label", "comparison",
-    "contact_sheet", "save_figure", "learning_curves", "per_class_bars", "show_predictions", "compare_runs",
-    "results_table", "summary_table", "choices_table", "mean_iou", "TargetCallback", "upsample", "Segmenter",
-    "segment_images", "overlay", "segment_scores", "fuse", "find_objects", "film", "dashboard", "live",
-    "Monitor", "Explorer", "Player", "Workbench", "Sweep",
+    "train",
+    "make_config",
+    "Config",
+    "PRESETS",
+    "notebook_config",
+    "resolve",
+    "Run",
+    "find_runs",
+    "Predictor",
+    "evaluate",
+    "open_network",
+    "load_split",
+    "dataset_root",
+    "domain_names",
+    "get_domain",
+    "check_dataset",
+    "write_samples",
+    "ClassSet",
+    "class_set",
+    "CITYSCAPES19",
+    "read_image",
+    "read_label",
+    "comparison",
+    "contact_sheet",
+    "save_figure",
+    "learning_curves",
+    "per_class_bars",
+    "show_predictions",
+    "compare_runs",
+    "results_table",
+    "summary_table",
+    "choices_table",
+    "mean_iou",
+    "TargetCallback",
+    "upsample",
+    "Segmenter",
+    "segment_images",
+    "overlay",
+    "segment_scores",
+    "fuse",
+    "find_objects",
+    "film",
+    "dashboard",
+    "live",
+    "Monitor",
+    "Explorer",
+    "Player",
+    "Workbench",
+    "Sweep",
 ]

@@ -25,8 +25,10 @@ from .training.planner import expected_bytes, free_bytes, memory_advice
 # %% ../nbs/api/01_doctor.ipynb #4e6349ac
 def memory() -> float | None:  # GB
     "The memory of this machine, where it tells."
-    try: return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    except (ValueError, AttributeError): return None
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    except (ValueError, AttributeError):
+        return None
 
 
 def machine(
@@ -34,11 +36,20 @@ def machine(
 ) -> str:
     "Versions, device, cores, memory and room on the disk, in a few lines."
     device = pick_device()
-    gpu = f"{torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).total_memory / 1e9:.0f} GB" if device.type == "cuda" else "no GPU"
+    gpu = (
+        f"{torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).total_memory / 1e9:.0f} GB"
+        if device.type == "cuda"
+        else "no GPU"
+    )
     disk = shutil.disk_usage(next(p for p in (data_root, *data_root.absolute().parents) if p.is_dir()))
     ram = f", {memory():.0f} GB of memory" if memory() else ""
-    return "\n".join((f"Python {platform.python_version()}, " + ", ".join(f"{p} {version(p)}" for p in PACKAGES),
-                      f"{gpu}; {cores()} cores{ram}; precision auto is {pick_precision('auto', device)} here", f"{disk.free / 1e9:.0f} GB free where {data_root} is"))
+    return "\n".join(
+        (
+            f"Python {platform.python_version()}, " + ", ".join(f"{p} {version(p)}" for p in PACKAGES),
+            f"{gpu}; {cores()} cores{ram}; precision auto is {pick_precision('auto', device)} here",
+            f"{disk.free / 1e9:.0f} GB free where {data_root} is",
+        )
+    )
 
 # %% ../nbs/api/01_doctor.ipynb #b1f0a2c2
 def training(
@@ -50,7 +61,9 @@ def training(
     presets = {n: make_config(n, source="gta5", target="cityscapes") for n in ("sample", "camvid", "tsai2018")}
     bytes_of = {n: expected_bytes(cfg) for n, cfg in presets.items()}
     needs = ", ".join(f"{need / 2**30:.1f} GiB for preset {n}" for n, need in bytes_of.items())
-    advice = {n: memory_advice(presets[n], free=free) for n, need in bytes_of.items() if free is not None and need > free}
+    advice = {
+        n: memory_advice(presets[n], free=free) for n, need in bytes_of.items() if free is not None and need > free
+    }
     there = "" if free is None else f"; {free / 2**30:.1f} GiB are free"
     return "\n".join((f"a training step takes about {needs}{there}", *(f"preset {n}: {a}" for n, a in advice.items())))
 
@@ -64,7 +77,11 @@ def doctor(
     root = resolve(data_root)
     found = {n: root / dataset(n).folder for n in names} or found_datasets(root)
     print(machine(root), training(), sep="\n", end="\n\n")
-    if not found: print(f"no datasets below {root}{'' if root.is_dir() else ', which does not exist'}: python -m data_prep.gta5 says where GTA5 is to be had, and so for the others")
+    if not found:
+        print(
+            f"no datasets below {root}{'' if root.is_dir() else ', which does not exist'}: python -m "
+            f"data_prep.gta5 says where GTA5 is to be had, and so for the others"
+        )
     well = True
     for name, folder in found.items():
         report = check_dataset(name, folder, jobs)

@@ -1,4 +1,5 @@
 """BSDS500 (Arbelaez et al., PAMI 2011), for segmentation without labels."""
+
 import re
 
 from data_prep.prepare import Recipe, run
@@ -12,9 +13,12 @@ For non-commercial research and education.
 
 def place(name: str) -> str | None:
     "BSDS500/data/images/train/ID.jpg and BSDS500/data/groundTruth/train/ID.mat, below whatever folder."
-    found = re.search(r"(?:^|/)(images/(?:train|val|test)/[^/.]+\.jpg|groundTruth/(?:train|val|test)/[^/.]+\.mat)$", name)
+    found = re.search(
+        r"(?:^|/)(images/(?:train|val|test)/[^/.]+\.jpg|groundTruth/(?:train|val|test)/[^/.]+\.mat)$", name
+    )
     return found and found[1]
 
 
 RECIPE = Recipe("bsds500", OFFERED, place)
-if __name__ == "__main__": run(RECIPE)
+if __name__ == "__main__":
+    run(RECIPE)

@@ -1,4 +1,5 @@
 """Cityscapes (Cordts et al., CVPR 2016): the archives of images and of fine label maps."""
+
 import re
 
 from data_prep.prepare import Recipe, run
@@ -12,7 +13,10 @@ Offered at www.cityscapes-dataset.com after registration: leftImg8bit_trainvalte
 
 def place(name: str) -> str | None:
     "Images, and label maps of ids; the other forms of the labels and what is beyond train, val and test are left out."
-    found = re.search(r"(?:^|/)((?:leftImg8bit/(?:train|val|test)/[^/]+/[^/.][^/]*_leftImg8bit|gtFine/(?:train|val|test)/[^/]+/[^/.][^/]*_gtFine_labelIds)\.png)$", name)
+    found = re.search(
+        r"(?:^|/)((?:leftImg8bit/(?:train|val|test)/[^/]+/[^/.][^/]*_leftImg8bit|gtFine/(?:train|val|test)/[^/]+/[^/.][^/]*_gtFine_labelIds)\.png)$",
+        name,
+    )
     return found and found[1]
 
 
@@ -22,4 +26,5 @@ def missing(report) -> str:
 
 
 RECIPE = Recipe("cityscapes", OFFERED, place, missing=missing)
-if __name__ == "__main__": run(RECIPE)
+if __name__ == "__main__":
+    run(RECIPE)

@@ -1,4 +1,5 @@
 """GTA5 (Richter et al., ECCV 2016): ten archives of images and ten of label maps."""
+
 import re
 
 from data_prep.prepare import Recipe, run
@@ -21,8 +22,11 @@ def missing(report) -> str:
     "The archives that the missing numbers are in."
     there = {int(r.image[-9:-4]) for r in report.rows if r.image}
     parts = sorted({(n - 1) // PART + 1 for n in range(1, 24_967) if n not in there})
-    return f"Missing are images of {', '.join(f'{n:02}_images.zip' for n in parts)} (with their labels). " if parts else ""
+    return (
+        f"Missing are images of {', '.join(f'{n:02}_images.zip' for n in parts)} (with their labels). " if parts else ""
+    )
 
 
 RECIPE = Recipe("gta5", OFFERED, place, missing=missing)
-if __name__ == "__main__": run(RECIPE)
+if __name__ == "__main__":
+    run(RECIPE)

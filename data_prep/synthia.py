@@ -1,4 +1,5 @@
 """SYNTHIA-RAND-CITYSCAPES (Ros et al., CVPR 2016)."""
+
 import re
 
 from data_prep.prepare import Recipe, run
@@ -17,4 +18,5 @@ def place(name: str) -> str | None:
 
 
 RECIPE = Recipe("synthia", OFFERED, place)
-if __name__ == "__main__": run(RECIPE)
+if __name__ == "__main__":
+    run(RECIPE)

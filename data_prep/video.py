@@ -1,4 +1,5 @@
 """A folder of frames, or of predictions, as an mp4: `python -m data_prep.video FRAMES out.mp4 --rate 10`."""
+
 import argparse
 from pathlib import Path
 
@@ -17,9 +18,12 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--rate", type=float, default=25, help="frames a second (25)")
     args = p.parse_args(argv)
     files = sorted(f for f in args.frames.glob("*") if f.suffix.lower() in IMAGES)
-    try: n = write_video(args.out, (np.asarray(read_image(f)) for f in files), args.rate)
-    except (ValueError, OSError) as e: raise SystemExit(f"data_prep.video: {e}") from None
+    try:
+        n = write_video(args.out, (np.asarray(read_image(f)) for f in files), args.rate)
+    except (ValueError, OSError) as e:
+        raise SystemExit(f"data_prep.video: {e}") from None
     print(f"{args.out}: {n} frames, {n / args.rate:.1f} s")
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,5 @@
 """The browser that the tests drive, and where its pictures are kept."""
+
 import os
 import shutil
 from pathlib import Path

@@ -7,6 +7,7 @@ file and exits 1 when one is above 1e-6. Networks, discriminators, losses, optim
 the library's own; weights and inputs are drawn as the files' makers drew them, from numpy's RandomState with
 seeds made of names (weights) and of the step (images and labels).
 """
+
 import json
 import sys
 import zlib
@@ -32,11 +33,16 @@ def golden_weight(tag, key, tensor):
     "The weight that a golden file means by this name."
     shape = tuple(tensor.shape)
     z = np.random.RandomState(zlib.crc32((tag + key).encode())).standard_normal(shape)
-    if key.endswith("running_mean"): z = 0.1 * z
-    elif key.endswith("running_var"): z = 1 + 0.1 * np.abs(z)
-    elif key.endswith("bias"): z = 0.01 * z
-    elif len(shape) == 4: z = z * np.sqrt(2 / np.prod(shape[1:]))
-    else: z = 1 + 0.05 * z
+    if key.endswith("running_mean"):
+        z = 0.1 * z
+    elif key.endswith("running_var"):
+        z = 1 + 0.1 * np.abs(z)
+    elif key.endswith("bias"):
+        z = 0.01 * z
+    elif len(shape) == 4:
+        z = z * np.sqrt(2 / np.prod(shape[1:]))
+    else:
+        z = 1 + 0.05 * z
     return torch.from_numpy(np.asarray(z))
 
 
@@ -46,7 +52,8 @@ def fill(module, tag):
     module.load_state_dict({k: golden_weight(tag, k, v) if v.is_floating_point() else v for k, v in state.items()})
 
 
-def image(seed, size): return torch.from_numpy(np.random.RandomState(seed).standard_normal((1, 3, *size)) * 50)
+def image(seed, size):
+    return torch.from_numpy(np.random.RandomState(seed).standard_normal((1, 3, *size)) * 50)
 
 
 def label(seed, size, classes):
@@ -57,20 +64,28 @@ def label(seed, size, classes):
 
 class Batches(list):
     "A list of batches with a `DrawLoader`'s interface."
-    def set_epoch(self, epoch): return self
+
+    def set_epoch(self, epoch):
+        return self
 
 
 class Losses(Callback):
     "Collects every step's losses in the file's columns."
+
     order = 90
-    def before_fit(self): self.rows = []
-    def after_batch(self): self.rows.append({**self.loss_func.parts, **self.adversarial_adaptation.losses})
+
+    def before_fit(self):
+        self.rows = []
+
+    def after_batch(self):
+        self.rows.append({**self.loss_func.parts, **self.adversarial_adaptation.losses})
 
 
 def relative(found, expected):
     "Largest |found - expected| / |expected| (absolute where expected is tiny)."
     found, expected = np.asarray(found, float), np.asarray(expected, float)
-    if found.shape != expected.shape: return float("inf")
+    if found.shape != expected.shape:
+        return float("inf")
     error = np.abs(found - expected) / np.maximum(np.abs(expected), 1e-12)
     return float(np.nan_to_num(error, nan=np.inf).max(initial=0))
 
@@ -84,23 +99,30 @@ def learner(cfg):
     target = Batches((image(s + 3, cfg["target_size"]),) for s in seeds)
     adapt = AdversarialAdaptation(target, cfg["classes"], tuple(cfg["lambda_adv"]), cfg["gan"].lower(), lr=cfg["lr_d"])
     adapt.discriminators.double()
-    for i, d in enumerate(adapt.discriminators): fill(d, f"D{i + 1}.")
-    learn = Learner(DataLoaders(source, [], device="cpu"), net, SegmentationLoss(cfg["lambda_seg"]),
-                    default_cbs=False,  # fastai's Recorder averages in float32 only
-                    cbs=[TrainEvalCallback(), adapt, PolySchedule(cfg["num_steps"], cfg["power"]), Losses()])
+    for i, d in enumerate(adapt.discriminators):
+        fill(d, f"D{i + 1}.")
+    learn = Learner(
+        DataLoaders(source, [], device="cpu"),
+        net,
+        SegmentationLoss(cfg["lambda_seg"]),
+        default_cbs=False,  # fastai's Recorder averages in float32 only
+        cbs=[TrainEvalCallback(), adapt, PolySchedule(cfg["num_steps"], cfg["power"]), Losses()],
+    )
     learn.opt = network_optimiser(net, cfg["lr"], repeated=cfg["repeated_parameter_updates"])
     return learn
 
 
 def eval_errors(net, expected, size):
     "Error of both heads' logits before training, in evaluation mode."
-    with torch.no_grad(): out = net.eval()(image(expected["input_seed"], size))
+    with torch.no_grad():
+        out = net.eval()(image(expected["input_seed"], size))
     errors = []
     for name, logits in zip(("conv4", "conv5"), out):
         head = logits.flatten()[: len(expected[f"{name}_head"])]
         found = [logits.sum(), logits.abs().sum(), *head]
         errors.append(relative(found, [expected[f"{name}_sum"], expected[f"{name}_abs"], *expected[f"{name}_head"]]))
-        if list(logits.shape) != expected[f"shape_{name}"]: errors.append(float("inf"))
+        if list(logits.shape) != expected[f"shape_{name}"]:
+            errors.append(float("inf"))
     return max(errors)
 
 
@@ -111,13 +133,13 @@ def rectangles(cfg):
     for _ in range(6):
         y, x = (draw.randint(0, n - 8) for n in size)
         h, w = (draw.randint(8, n // 2) for n in size)
-        picture[y:y + h, x:x + w] = draw.randint(0, 256, 3)
+        picture[y : y + h, x : x + w] = draw.randint(0, 256, 3)
     return np.clip(picture + draw.standard_normal((*size, 3)) * 8, 0, 255).astype(np.uint8)
 
 
 def grid(cfg):
     "Superpixels of b x b pixels, numbered row by row."
-    b, (y, x) = cfg["superpixel_block"], np.mgrid[:cfg["height"], :cfg["width"]]
+    b, (y, x) = cfg["superpixel_block"], np.mgrid[: cfg["height"], : cfg["width"]]
     return torch.from_numpy(y // b * -(-cfg["width"] // b) + x // b)[None]
 
 
@@ -133,23 +155,37 @@ def replay_kanezaki(run):
     cfg, rows = run["config"], []
     net = KanezakiNet(cfg["channels"], cfg["conv_blocks"]).double().train()
     fill(net, "K.")
-    for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)): norm.reset_running_stats()
+    for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.reset_running_stats()
     by_superpixel = cfg["kind"] == "superpixel"
     segmenter = Kanezaki(
-        torch.from_numpy(rectangles(cfg) / 255).permute(2, 0, 1)[None], net, grid(cfg) if by_superpixel else None,
-        0 if by_superpixel else cfg["continuity_weight"], scribbles(cfg) if cfg["scribble"] else None, cfg["lr"], cfg["momentum"], cfg["min_labels"])
-    for _ in segmenter.run(cfg["iterations"], plateau=-1, callback=lambda it: rows.append([it.n_labels.item(), it.loss.item()])): pass
-    if len(rows) != len(run["trajectory"]): return {"iterations": float("inf")}
+        torch.from_numpy(rectangles(cfg) / 255).permute(2, 0, 1)[None],
+        net,
+        grid(cfg) if by_superpixel else None,
+        0 if by_superpixel else cfg["continuity_weight"],
+        scribbles(cfg) if cfg["scribble"] else None,
+        cfg["lr"],
+        cfg["momentum"],
+        cfg["min_labels"],
+    )
+    for _ in segmenter.run(
+        cfg["iterations"], plateau=-1, callback=lambda it: rows.append([it.n_labels.item(), it.loss.item()])
+    ):
+        pass
+    if len(rows) != len(run["trajectory"]):
+        return {"iterations": float("inf")}
     (n, loss), (expected_n, expected_loss) = zip(*rows), zip(*run["trajectory"])
     return {"label counts": float(n != expected_n), "losses": relative(loss, expected_loss)}
 
 
 def replay(run):
     "Errors of one configuration: eval output, losses, final state, update counts."
-    if "trajectory" in run: return replay_kanezaki(run)
+    if "trajectory" in run:
+        return replay_kanezaki(run)
     learn = learner(run["config"])
     errors = {"eval": eval_errors(learn.model, run["eval_output"], run["config"]["source_size"])}
-    with learn.no_logging(): learn.fit(1)
+    with learn.no_logging():
+        learn.fit(1)
     found = [[row[c].item() for c in run["columns"]] for row in learn.losses.rows]
     errors["losses"] = relative(found, run["losses"])
     state = learn.model.state_dict()
@@ -166,10 +202,14 @@ def main(files):
             errors = replay(run)
             worst = max(worst, *errors.values())
             print(f"{Path(file).name} {name}: " + ", ".join(f"{k} {v:.1e}" for k, v in errors.items()), flush=True)
-    print(f"largest relative error {worst:.1e}, tolerance {TOLERANCE:.0e}: {'equal' if worst <= TOLERANCE else 'DIFFERENT'}")
+    print(
+        f"largest relative error {worst:.1e}, tolerance {TOLERANCE:.0e}: "
+        f"{'equal' if worst <= TOLERANCE else 'DIFFERENT'}"
+    )
     return int(not worst <= TOLERANCE)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2: sys.exit(__doc__)
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,5 @@
 """The dashboards as an app in a real browser: click, type, draw, and see the picture change. Screenshots stay in the folder ADAPTSEG_SCREENSHOTS, or tests/screenshots."""
+
 import base64
 import io
 import json
@@ -39,9 +40,17 @@ def folders(tmp_path_factory):
         folder = root / "runs" / "gta52cityscapes" / f"{method}-s{seed}"
         folder.mkdir(parents=True)
         torch.manual_seed(seed)
-        save_network(folder / "weights.safetensors", deeplab(n_classes=19, **network_arguments(cfg)), cfg.model_copy(update=dict(preprocessing="imagenet")), CITYSCAPES19)
+        save_network(
+            folder / "weights.safetensors",
+            deeplab(n_classes=19, **network_arguments(cfg)),
+            cfg.model_copy(update=dict(preprocessing="imagenet")),
+            CITYSCAPES19,
+        )
         write_json(folder / "config.json", {**cfg.model_dump(), "classes_used": "cityscapes19"})
-    (folder / "history.csv").write_text("step,seconds,lr,loss_seg1,loss_seg2,loss_D1,loss_D2\n" + "".join(f"{s},{s / 2},1e-4,{2 - s / 50},{1.5 - s / 50},0.3,0.4\n" for s in range(10, 60, 10)))
+    (folder / "history.csv").write_text(
+        "step,seconds,lr,loss_seg1,loss_seg2,loss_D1,loss_D2\n"
+        + "".join(f"{s},{s / 2},1e-4,{2 - s / 50},{1.5 - s / 50},0.3,0.4\n" for s in range(10, 60, 10))
+    )
     return root
 
 
@@ -54,8 +63,10 @@ def free_port():
 def fetch(address):
     "Status and text of an address."
     try:
-        with urllib.request.urlopen(address, timeout=60) as answer: return answer.status, answer.read().decode("utf8", "replace")
-    except urllib.error.HTTPError as e: return e.code, e.read().decode("utf8", "replace")
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            return answer.status, answer.read().decode("utf8", "replace")
+    except urllib.error.HTTPError as e:
+        return e.code, e.read().decode("utf8", "replace")
 
 
 def serve(folders, **options):
@@ -63,8 +74,18 @@ def serve(folders, **options):
     port, place = free_port(), folders / f"served-{time.time_ns()}"
     place.mkdir()
     notebook = served_notebook(place, str(folders / "runs"), str(folders / "data"), str(folders / "views"))
-    env = {**voila_environment(notebook), "ADAPTSEG_CACHE": str(folders / "cache"), "PYTHONPATH": str(Path(__file__).parents[1])}
-    process = subprocess.Popen(voila_command(notebook, port, **options), cwd=place, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    env = {
+        **voila_environment(notebook),
+        "ADAPTSEG_CACHE": str(folders / "cache"),
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+    process = subprocess.Popen(
+        voila_command(notebook, port, **options),
+        cwd=place,
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     answers(process, f"http://127.0.0.1:{port}/static/")
     return process, f"http://127.0.0.1:{port}/"
 
@@ -72,8 +93,10 @@ def serve(folders, **options):
 def answers(process, address):
     "Wait until a server is there."
     for _ in range(600):
-        try: return fetch(address)
-        except OSError: time.sleep(.1)
+        try:
+            return fetch(address)
+        except OSError:
+            time.sleep(0.1)
     process.kill()
     raise RuntimeError(f"{address} does not answer")
 
@@ -82,7 +105,8 @@ def answers(process, address):
 def app(folders):
     process, address = serve(folders)
     yield address
-    process.terminate(); process.wait(20)
+    process.terminate()
+    process.wait(20)
 
 
 @pytest.fixture(scope="module")
@@ -91,17 +115,38 @@ def lab(folders):
     port, place = free_port(), folders / "lab"
     place.mkdir()
     served_notebook(place, str(folders / "runs"), str(folders / "data"), str(folders / "views"))
-    settings = {"ServerApp.token": "", "ServerApp.password": "", "ServerApp.port": port, "ServerApp.port_retries": 0, "LabApp.expose_app_in_browser": True, "ServerApp.root_dir": str(place)}
+    settings = {
+        "ServerApp.token": "",
+        "ServerApp.password": "",
+        "ServerApp.port": port,
+        "ServerApp.port_retries": 0,
+        "LabApp.expose_app_in_browser": True,
+        "ServerApp.root_dir": str(place),
+    }
     quiet = place / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     quiet.parent.mkdir(parents=True)
     quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')  # no question over the pictures
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", *(f"--{k}={v}" for k, v in settings.items())]
-    env = {**os.environ, "ADAPTSEG_CACHE": str(folders / "cache"), "PYTHONPATH": str(Path(__file__).parents[1]), "JUPYTERLAB_SETTINGS_DIR": str(place / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(place / "workspaces")}
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        *(f"--{k}={v}" for k, v in settings.items()),
+    ]
+    env = {
+        **os.environ,
+        "ADAPTSEG_CACHE": str(folders / "cache"),
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "JUPYTERLAB_SETTINGS_DIR": str(place / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(place / "workspaces"),
+    }
     process = subprocess.Popen(command, cwd=place, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}/"
     answers(process, address + "lab")
     yield address
-    process.terminate(); process.wait(20)
+    process.terminate()
+    process.wait(20)
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +167,18 @@ def page(app, browser):
 def either(request, browser):
     "The open app, or the notebook run in JupyterLab."
     address = request.getfixturevalue(request.param)
-    if request.param == "app": yield from opened(browser, address, address)
-    else: yield from opened(browser, address, address + "doc/tree/dashboard.ipynb", run_all)
+    if request.param == "app":
+        yield from opened(browser, address, address)
+    else:
+        yield from opened(browser, address, address + "doc/tree/dashboard.ipynb", run_all)
 
 
 def run_all(page):
-    page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.isReady && document.querySelector('.jp-Notebook .jp-CodeCell')", timeout=120_000)
+    page.wait_for_function(
+        "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.isReady && "
+        "document.querySelector('.jp-Notebook .jp-CodeCell')",
+        timeout=120_000,
+    )
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
 
 
@@ -143,7 +194,9 @@ def opened(browser, host, address, then=lambda page: None):
     yield page
     page.close()
     assert not errors
-    assert not [url for url in asked if not url.startswith((host, "data:", "blob:", host.replace("http", "ws")))], "the page asks another host"
+    assert not [url for url in asked if not url.startswith((host, "data:", "blob:", host.replace("http", "ws")))], (
+        "the page asks another host"
+    )
 
 
 def pixels(picture):
@@ -153,7 +206,9 @@ def pixels(picture):
 
 def content(picture):
     "The picture that the browser shows, wherever and however large."
-    data = picture.locator("img").evaluate("""async img => { const c = document.createElement('canvas');
+    data = picture.locator(
+        "img"
+    ).evaluate("""async img => { const c = document.createElement('canvas');
         for (let src, shown = false; !shown;) { src = img.src; shown = await img.decode().then(() => true, e => { if (img.src === src) throw e; }); }  // replaced while it was decoded: the new one
         [c.width, c.height] = [img.naturalWidth, img.naturalHeight]; c.getContext('2d').drawImage(img, 0, 0); return c.toDataURL('image/png').split(',')[1]; }""")
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
@@ -167,8 +222,9 @@ def shot(page, name):
 def until(what, seconds=60):
     end = time.time() + seconds
     while time.time() < end:
-        if what(): return
-        time.sleep(.1)
+        if what():
+            return
+        time.sleep(0.1)
     assert what()
 
 
@@ -211,8 +267,11 @@ def test_monitor(either, folders):
     until(lambda: curves.count() and curves.first.bounding_box())
     before = curves.first.screenshot()
     shot(page, "monitor")
-    with open(history, "a") as f: f.write(f"{step + 10},30,1e-4,0.7,0.4,0.3,0.6\n")
-    until(lambda: f"step {step + 10} of 100" in page.inner_text("body"))  # another process trains; nobody presses anything
+    with open(history, "a") as f:
+        f.write(f"{step + 10},30,1e-4,0.7,0.4,0.3,0.6\n")
+    until(
+        lambda: f"step {step + 10} of 100" in page.inner_text("body")
+    )  # another process trains; nobody presses anything
     until(lambda: curves.first.screenshot() != before)
 
 
@@ -226,26 +285,33 @@ def test_workbench(either):
     canvas = picture.locator("canvas")
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
-    page.get_by_label("label").fill("3"); page.keyboard.press("Tab")
-    for height, label in ((.93, None), (.05, "1")):  # the street, and above it
-        if label: page.get_by_label("label").fill(label); page.keyboard.press("Tab"); time.sleep(.5)
-        page.mouse.move(box["x"] + .2 * box["width"], box["y"] + height * box["height"])
-        page.mouse.down(); page.mouse.move(box["x"] + .8 * box["width"], box["y"] + height * box["height"], steps=8); page.mouse.up()
-        time.sleep(.5)
-    until(lambda: (np.abs(pixels(picture) - plain).max(-1) > 40).mean() > .01)
+    page.get_by_label("label").fill("3")
+    page.keyboard.press("Tab")
+    for height, label in ((0.93, None), (0.05, "1")):  # the street, and above it
+        if label:
+            page.get_by_label("label").fill(label)
+            page.keyboard.press("Tab")
+            time.sleep(0.5)
+        page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + height * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + height * box["height"], steps=8)
+        page.mouse.up()
+        time.sleep(0.5)
+    until(lambda: (np.abs(pixels(picture) - plain).max(-1) > 40).mean() > 0.01)
     shot(page, "workbench-scribble")
-    page.get_by_label("iterations").fill("25"); page.keyboard.press("Tab")
+    page.get_by_label("iterations").fill("25")
+    page.keyboard.press("Tab")
     drawn = pixels(picture)
     page.get_by_role("button", name="run", exact=True).click()
     until(lambda: "done:" in page.inner_text("body"), 120)
     until(lambda: np.abs(pixels(picture) - drawn).mean() > 5)
-    canvas.hover(position={"x": .5 * box["width"], "y": .95 * box["height"]})
+    canvas.hover(position={"x": 0.5 * box["width"], "y": 0.95 * box["height"]})
     until(lambda: picture.locator(".note").inner_text() == "label 3")  # as it was drawn
     page.get_by_role("button", name="give class").click()
     until(lambda: canvas.evaluate("c => c.style.cursor") == "pointer")
     page.get_by_label("class").select_option("road")
-    canvas.click(position={"x": .5 * box["width"], "y": .95 * box["height"]})
-    canvas.hover(position={"x": .52 * box["width"], "y": .95 * box["height"]})
+    canvas.click(position={"x": 0.5 * box["width"], "y": 0.95 * box["height"]})
+    canvas.hover(position={"x": 0.52 * box["width"], "y": 0.95 * box["height"]})
     until(lambda: picture.locator(".note").inner_text() == "label 3, road")
     shot(page, "workbench")
 
@@ -264,7 +330,8 @@ def test_dataset_view(either):
 
 def test_video(either, folders):
     page, film = either, "val-camera1-gta52cityscapes-source_only-s0"
-    for old in (folders / "views").glob(f"{film}.*"): old.unlink()
+    for old in (folders / "views").glob(f"{film}.*"):
+        old.unlink()
     page.get_by_role("tab", name="Video").click()
     page.get_by_label("camera").select_option("val camera1")
     page.get_by_label("run", exact=True).locator("visible=true").select_option("gta52cityscapes/source_only-s0")
@@ -273,21 +340,44 @@ def test_video(either, folders):
     picture, chart = (page.locator(".adaptseg-picture:visible").nth(i) for i in range(2))
     before, line = content(picture), content(chart)
     page.get_by_role("button", name="next →").locator("visible=true").click()
-    until(lambda: "frame 2 of 3" in picture.inner_text() and np.abs(content(picture) - before).mean() > 1 and np.abs(content(chart) - line).max() > 50)
+    until(
+        lambda: (
+            "frame 2 of 3" in picture.inner_text()
+            and np.abs(content(picture) - before).mean() > 1
+            and np.abs(content(chart) - line).max() > 50
+        )
+    )
     shot(page, "video")
     box = chart.locator("canvas").bounding_box()
-    chart.locator("canvas").click(position={"x": .97 * box["width"], "y": .5 * box["height"]})
+    chart.locator("canvas").click(position={"x": 0.97 * box["width"], "y": 0.5 * box["height"]})
     until(lambda: "frame 3 of 3" in picture.inner_text())
-    picture.locator("canvas").click(); page.keyboard.press(" ")  # plays from the start, and rests at the end
+    picture.locator("canvas").click()
+    page.keyboard.press(" ")  # plays from the start, and rests at the end
     until(lambda: page.get_by_role("button", name="pause", exact=True).is_visible())
-    until(lambda: "frame 3 of 3" in picture.inner_text() and page.get_by_role("button", name="play", exact=True).is_visible())
+    until(
+        lambda: (
+            "frame 3 of 3" in picture.inner_text() and page.get_by_role("button", name="play", exact=True).is_visible()
+        )
+    )
     assert all((folders / "views" / f"{film}{ending}").stat().st_size for ending in (".mp4", ".csv", ".png"))
 
 
 def test_app_serves_only_what_it_is_given(app, page):
-    assert "from adaptseg" not in page.content() and page.locator(".jp-CodeCell .jp-InputArea-editor").count() == 0, "code is shown"
-    for path in ("voila/files/dashboard.ipynb", "files/dashboard.ipynb", "api/contents", "voila/files/../../../../etc/passwd", "voila/files/%2e%2e/%2e%2e/etc/passwd",
-                 "static/..%2f..%2f..%2f..%2fetc/passwd", "voila/tree/", "voila/render/%2fetc/passwd", "api/terminals", "lab"):
+    assert "from adaptseg" not in page.content() and page.locator(".jp-CodeCell .jp-InputArea-editor").count() == 0, (
+        "code is shown"
+    )
+    for path in (
+        "voila/files/dashboard.ipynb",
+        "files/dashboard.ipynb",
+        "api/contents",
+        "voila/files/../../../../etc/passwd",
+        "voila/files/%2e%2e/%2e%2e/etc/passwd",
+        "static/..%2f..%2f..%2f..%2fetc/passwd",
+        "voila/tree/",
+        "voila/render/%2fetc/passwd",
+        "api/terminals",
+        "lab",
+    ):
         status, text = fetch(app + path)
         assert "root:x" not in text and "from adaptseg" not in text and status >= 400, (path, status)
 
@@ -296,15 +386,40 @@ def test_app_runs_no_code_of_a_browser(app, page, folders):
     "A request to execute, sent over the kernel's own channel, is not obeyed."
     mark = folders / "executed"
     kernel = page.evaluate("() => JSON.parse(document.getElementById('jupyter-config-data').textContent).kernelId")
-    request = {"header": {"msg_id": "1", "msg_type": "execute_request", "username": "", "session": "s", "version": "5.3", "date": "2026-01-01T00:00:00Z"}, "parent_header": {}, "metadata": {},
-               "channel": "shell", "content": {"code": f"open({str(mark)!r}, 'w').close()", "silent": False, "store_history": False, "user_expressions": {}, "allow_stdin": False}, "buffers": []}
-    sent = page.evaluate("""([url, text]) => new Promise(done => { const s = new WebSocket(url);
-        s.onopen = () => { s.send(text); setTimeout(() => done(true), 3000); }; s.onerror = () => done(false); })""", [f"{app.replace('http', 'ws')}api/kernels/{kernel}/channels?session_id=s", json.dumps(request)])
+    request = {
+        "header": {
+            "msg_id": "1",
+            "msg_type": "execute_request",
+            "username": "",
+            "session": "s",
+            "version": "5.3",
+            "date": "2026-01-01T00:00:00Z",
+        },
+        "parent_header": {},
+        "metadata": {},
+        "channel": "shell",
+        "content": {
+            "code": f"open({str(mark)!r}, 'w').close()",
+            "silent": False,
+            "store_history": False,
+            "user_expressions": {},
+            "allow_stdin": False,
+        },
+        "buffers": [],
+    }
+    sent = page.evaluate(
+        """([url, text]) => new Promise(done => { const s = new WebSocket(url);
+        s.onopen = () => { s.send(text); setTimeout(() => done(true), 3000); }; s.onerror = () => done(false); })""",
+        [f"{app.replace('http', 'ws')}api/kernels/{kernel}/channels?session_id=s", json.dumps(request)],
+    )
     assert sent and not mark.exists()
 
 
 def test_password(folders):
     process, address = serve(folders, password="let me in")
-    try: status, text = fetch(address)
-    finally: process.terminate(); process.wait(20)
+    try:
+        status, text = fetch(address)
+    finally:
+        process.terminate()
+        process.wait(20)
     assert "adaptseg-picture" not in text and ("password" in text.lower() or status in (401, 403)), (status, text[:300])

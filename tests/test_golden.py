@@ -1,4 +1,5 @@
 """The golden replay passes on the reference's numbers, and notices when one of them is another."""
+
 import json
 from pathlib import Path
 

@@ -1,4 +1,5 @@
 """The commands that the how-to pages show are ones that the command line takes."""
+
 import re
 import shlex
 from pathlib import Path
@@ -11,10 +12,16 @@ from adaptseg.unsupervised.folder import segment_job
 from adaptseg.cluster.sweep import sweep_rows
 
 PAGES = Path(__file__).parents[1] / "nbs" / "howto"
-COMMANDS = [(page, line) for page in ("several_gpus.md", "sweeps.md") for line in (PAGES / page).read_text().splitlines() if re.match(r"(adaptseg|accelerate|torchrun) ", line)]
+COMMANDS = [
+    (page, line)
+    for page in ("several_gpus.md", "sweeps.md")
+    for line in (PAGES / page).read_text().splitlines()
+    if re.match(r"(adaptseg|accelerate|torchrun) ", line)
+]
 
 
-def test_pages_show_commands(): assert len(COMMANDS) >= 6
+def test_pages_show_commands():
+    assert len(COMMANDS) >= 6
 
 
 @pytest.mark.parametrize("page, line", COMMANDS, ids=[f"{page}-{i}" for i, (page, _) in enumerate(COMMANDS)])
@@ -26,4 +33,5 @@ def test_command_is_understood(page, line, tmp_path):
         table.write_text(re.search(r"```\n(source,.*?)```", (PAGES / page).read_text(), re.DOTALL)[1])
         rows = sweep_rows(table if args.table else None, dict(args.parameters))
         assert len(rows) == 6
-    for row in rows: (segment_job if args.command == "segment" else make_config)(**row)
+    for row in rows:
+        (segment_job if args.command == "segment" else make_config)(**row)

@@ -1,4 +1,5 @@
 """The reference configuration must fit an ordinary machine, and the planner must be right; minutes long, so both are run by `make slow`."""
+
 import json
 import subprocess
 import sys
@@ -63,11 +64,42 @@ with learn.no_bar(), learn.no_logging(): learn.fit(1)
 print("measured", expected, kept("VmHWM") - before)
 """
 CONFIGURATIONS = [
-    ("tsai2018", dict(method="adaptseg_lsgan", checkpointing=True, source_size="448x256", target_size="320x192", batch_size=2, precision="fp32")),
+    (
+        "tsai2018",
+        dict(
+            method="adaptseg_lsgan",
+            checkpointing=True,
+            source_size="448x256",
+            target_size="320x192",
+            batch_size=2,
+            precision="fp32",
+        ),
+    ),
     ("tsai2018", dict(backbone="resnet50", source_size="640x384", target_size="512x256", precision="bf16")),
     ("camvid", dict(batch_size=16, precision="fp32")),
-    ("tsai2018", dict(backbone="resnet18", method="adabn", source_size="480x320", target_size="480x320", batch_size=2, precision="fp32")),
-    ("tsai2018", dict(backbone="vgg16", method="adaptseg_single", checkpointing=True, source_size="512x288", target_size="480x256", precision="fp32"))]
+    (
+        "tsai2018",
+        dict(
+            backbone="resnet18",
+            method="adabn",
+            source_size="480x320",
+            target_size="480x320",
+            batch_size=2,
+            precision="fp32",
+        ),
+    ),
+    (
+        "tsai2018",
+        dict(
+            backbone="vgg16",
+            method="adaptseg_single",
+            checkpointing=True,
+            source_size="512x288",
+            target_size="480x256",
+            precision="fp32",
+        ),
+    ),
+]
 
 
 @pytest.mark.slow
@@ -76,8 +108,16 @@ CONFIGURATIONS = [
 @pytest.mark.parametrize("preset, values", CONFIGURATIONS, ids=["resnet101", "resnet50", "camvid", "adabn", "vgg16"])
 def test_planner_expects_what_training_takes(preset, values, tmp_path):
     "The most memory of a process that trains, on top of what it had, against the planner's word; none of these had a part in its allowance."
-    done = subprocess.run([sys.executable, "-c", TRAINING, preset, json.dumps(values), tmp_path], capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINING, preset, json.dumps(values), tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     expected, measured = map(int, done.stdout.split("measured")[-1].split())
-    print(f"{preset} {values}: expected {expected / 2**30:.2f} GiB, measured {measured / 2**30:.2f}: {expected / measured - 1:+.0%}")
-    assert abs(expected / measured - 1) < .15
+    print(
+        f"{preset} {values}: expected {expected / 2**30:.2f} GiB, measured {measured / 2**30:.2f}: "
+        f"{expected / measured - 1:+.0%}"
+    )
+    assert abs(expected / measured - 1) < 0.15

@@ -1,4 +1,5 @@
 """A run that dies is resumed by the command line and ends as if nothing had happened."""
+
 import os
 import signal
 import subprocess
@@ -12,14 +13,32 @@ from safetensors.torch import load_file
 from adaptseg.streets.samples import write_samples
 
 ROOT = Path(__file__).parents[1]
-FLAGS = dict(preset="sample", source="gta5", target="cityscapes", steps=8, val_every=2, log_every=1, batch_size=2, source_size="128x64",
-             target_size="128x64", precision="fp32", device="cpu")
+FLAGS = dict(
+    preset="sample",
+    source="gta5",
+    target="cityscapes",
+    steps=8,
+    val_every=2,
+    log_every=1,
+    batch_size=2,
+    source_size="128x64",
+    target_size="128x64",
+    precision="fp32",
+    device="cpu",
+)
 
 
 def start(out, data, **more):
     args = [s for k, v in {**FLAGS, "data_root": data, "out": out, **more}.items() for s in ("-p", k, str(v))]
-    return subprocess.Popen([sys.executable, "-c", "from adaptseg.cli import main; main()", "train", *args], cwd=ROOT, stdin=subprocess.DEVNULL,
-                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", "from adaptseg.cli import main; main()", "train", *args],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def wait_for(path, seconds=120):
@@ -30,7 +49,9 @@ def wait_for(path, seconds=120):
 
 
 def test_killed_run_resumes_exactly(tmp_path):
-    data = write_samples(tmp_path / "samples", size=(64, 128), n_gta5=(6, 2), n_cityscapes=(4, 2), n_iitk=(1, 1), workers=1)
+    data = write_samples(
+        tmp_path / "samples", size=(64, 128), n_gta5=(6, 2), n_cityscapes=(4, 2), n_iitk=(1, 1), workers=1
+    )
     whole, broken = (tmp_path / name / "gta52cityscapes/adaptseg_multi-s0" for name in ("whole", "broken"))
     assert start(tmp_path / "whole", data).wait(300) == 0
     first = start(tmp_path / "broken", data)

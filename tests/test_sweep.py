@@ -1,4 +1,5 @@
 """Many runs on workers that die, and two sweeps over one folder: every run is made once."""
+
 import json
 import os
 import signal
@@ -18,14 +19,41 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return write_samples(tmp_path_factory.mktemp("data") / "samples", size=(64, 128), n_gta5=(6, 2), n_cityscapes=(4, 2), n_iitk=(1, 1), workers=1)
+    return write_samples(
+        tmp_path_factory.mktemp("data") / "samples",
+        size=(64, 128),
+        n_gta5=(6, 2),
+        n_cityscapes=(4, 2),
+        n_iitk=(1, 1),
+        workers=1,
+    )
 
 
 def sweep(data, out, *args, **more):
-    values = {**dict(preset="tiny", source="gta5", target="cityscapes", data_root=data, out=out, precision="fp32", device="cpu", choice_images=0), **more}
+    values = {
+        **dict(
+            preset="tiny",
+            source="gta5",
+            target="cityscapes",
+            data_root=data,
+            out=out,
+            precision="fp32",
+            device="cpu",
+            choice_images=0,
+        ),
+        **more,
+    }
     args = [*args, *(s for k, v in values.items() for s in ("-p", k, str(v)))]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-m", "adaptseg", "sweep", *args], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "adaptseg", "sweep", *args],
+        cwd=ROOT,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def finished(process):
@@ -37,7 +65,11 @@ def finished(process):
 def log(out):
     "What was begun or resumed: pid, verb, run."
     file = out / "sweep.log"
-    return [(int(pid), verb, run) for line in (file.read_text().splitlines() if file.is_file() else []) for *_, pid, verb, run in [line.split()]]
+    return [
+        (int(pid), verb, run)
+        for line in (file.read_text().splitlines() if file.is_file() else [])
+        for *_, pid, verb, run in [line.split()]
+    ]
 
 
 def wait_for(what, process, seconds=150):
@@ -61,7 +93,11 @@ def test_a_killed_worker_loses_only_its_run(data, tmp_path):
     assert sorted(run for _, verb, run in log(out) if verb == "began") == sorted(runs)
     assert [run for _, verb, run in log(out) if verb == "resumed"] == [name]
     table = pd.read_csv(out / "sweep.csv").set_index("run")
-    assert (table["step"] == "6/6").all() and table["state"].drop(name).eq("made").all() and table["state"][name] == "resumed"
+    assert (
+        (table["step"] == "6/6").all()
+        and table["state"].drop(name).eq("made").all()
+        and table["state"][name] == "resumed"
+    )
     assert (out / "table.md").read_text() in said and "adaptseg_multi" in said and (broken / "train.ipynb").is_file()
     assert not list(out.glob("*/.*.claim"))
     before, begin = log(out), time.time()
@@ -75,7 +111,9 @@ def test_one_worker_that_is_killed_again_and_again(data, tmp_path):
     process = sweep(data, out, "--workers", "1", method="source_only", steps=40)
     run = out / "gta52cityscapes/source_only-s0"
     for _ in range(2):
-        wait_for(lambda: (run / "checkpoint.pt").is_file() and holder(run) and holder(run)["pid"] not in killed, process)
+        wait_for(
+            lambda: (run / "checkpoint.pt").is_file() and holder(run) and holder(run)["pid"] not in killed, process
+        )
         killed.add(holder(run)["pid"])
         os.kill(holder(run)["pid"], signal.SIGKILL)
     assert "resumed" in finished(process) and (run / "metrics.json").is_file()
@@ -85,7 +123,8 @@ def test_one_worker_that_is_killed_again_and_again(data, tmp_path):
 def test_two_sweeps_share_the_runs(data, tmp_path):
     out = tmp_path / "runs"
     both = [sweep(data, out, method="source_only", seed="0,1") for _ in range(2)]
-    for process in both: finished(process)
+    for process in both:
+        finished(process)
     began = log(out)
     assert sorted(run for *_, run in began) == [f"gta52cityscapes/source_only-s{s}" for s in range(2)]
     assert {verb for _, verb, _ in began} == {"began"} and len({pid for pid, *_ in began}) == 2, "both worked"
@@ -94,14 +133,21 @@ def test_two_sweeps_share_the_runs(data, tmp_path):
 @pytest.fixture
 def scheduler(tmp_path):
     "A scheduler and a worker that were there before."
-    dask = lambda *args: subprocess.Popen([sys.executable, "-m", "distributed.cli." + args[0], *args[1:]], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
+    dask = lambda *args: subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli." + args[0], *args[1:]],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    )
     file = tmp_path / "scheduler.json"
     processes = [dask("dask_scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))]
     wait_for(file.is_file, processes[0])
     processes.append(dask("dask_worker", "--scheduler-file", str(file), "--nthreads", "4", "--no-dashboard"))
     yield json.loads(file.read_text())["address"]
-    for p in reversed(processes): p.terminate()
-    for p in processes: p.wait(30)
+    for p in reversed(processes):
+        p.terminate()
+    for p in processes:
+        p.wait(30)
 
 
 def test_a_cluster_and_a_run_that_fails(data, tmp_path, scheduler):

@@ -1,4 +1,5 @@
 """The runnable notebook and the command line, run as a person would, on tiny sample domains."""
+
 import json
 import shutil
 import subprocess
@@ -20,31 +21,71 @@ TINY = dict(steps=4, batch_size=2, source_size="128x64", target_size="128x64", p
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return write_samples(tmp_path_factory.mktemp("data") / "samples", size=(64, 128), n_gta5=(6, 2), n_cityscapes=(4, 2), n_iitk=(1, 1), workers=1)
+    return write_samples(
+        tmp_path_factory.mktemp("data") / "samples",
+        size=(64, 128),
+        n_gta5=(6, 2),
+        n_cityscapes=(4, 2),
+        n_iitk=(1, 1),
+        workers=1,
+    )
 
 
 def call(*args):
-    return subprocess.run([sys.executable, *args], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300)
+    return subprocess.run(
+        [sys.executable, *args], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300
+    )
 
 
-def flags(**values): return [s for k, v in values.items() for s in ("-p", k, str(v))]
+def flags(**values):
+    return [s for k, v in values.items() for s in ("-p", k, str(v))]
 
 
-def adaptseg(*args): return call("-c", "from adaptseg.cli import main; main()", *args)
+def adaptseg(*args):
+    return call("-c", "from adaptseg.cli import main; main()", *args)
 
 
 def test_papermill_runs_the_notebook(data, tmp_path):
-    done = call("-m", "papermill", "nbs/train.ipynb", str(tmp_path / "out.ipynb"), *flags(preset="sample", **TINY, source="gta5", target="iitk", data_root=data, out=tmp_path / "runs"))
+    done = call(
+        "-m",
+        "papermill",
+        "nbs/train.ipynb",
+        str(tmp_path / "out.ipynb"),
+        *flags(preset="sample", **TINY, source="gta5", target="iitk", data_root=data, out=tmp_path / "runs"),
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     run = tmp_path / "runs/gta52iitk/adaptseg_multi-s0"
-    assert {"config.json", "history.csv", "metrics.json", "weights.safetensors", "discriminators.safetensors", "checkpoint.pt", "comparison.png", "curves.png"} <= {p.name for p in run.iterdir()}
+    assert {
+        "config.json",
+        "history.csv",
+        "metrics.json",
+        "weights.safetensors",
+        "discriminators.safetensors",
+        "checkpoint.pt",
+        "comparison.png",
+        "curves.png",
+    } <= {p.name for p in run.iterdir()}
     assert not list(run.glob(".*")), "something half-written stayed behind"
     metrics = json.loads((run / "metrics.json").read_text())
     assert set(metrics) == {"iitk/val", "gta5/val"} and 0 <= metrics["iitk/val"]["miou"] <= 1
 
 
 def test_command_keeps_the_notebook_and_does_not_overwrite(data, tmp_path):
-    args = flags(preset="camvid", **TINY, source="gta5", target="cityscapes+iitk", method="adabn", data_root=data, out=tmp_path / "runs", workers=1, accumulate=2, levels=1, crop="off", scale="off", tensorboard=True)
+    args = flags(
+        preset="camvid",
+        **TINY,
+        source="gta5",
+        target="cityscapes+iitk",
+        method="adabn",
+        data_root=data,
+        out=tmp_path / "runs",
+        workers=1,
+        accumulate=2,
+        levels=1,
+        crop="off",
+        scale="off",
+        tensorboard=True,
+    )
     done = adaptseg("train", *args)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "step      4/4" in done.stdout, "progress is shown while it runs"
@@ -60,30 +101,43 @@ def test_command_keeps_the_notebook_and_does_not_overwrite(data, tmp_path):
     assert (run / "weights.safetensors").stat().st_mtime == before
 
 
-@pytest.mark.parametrize("wrong, words", [
-    (dict(sorce="gta5"), "Did you mean 'source'"),
-    (dict(steps=-1), "greater than or equal to 0"),
-    (dict(method="dacs"), "'adaptseg_single' or 'adaptseg_lsgan'"),
-    (dict(data_root="no/such/folder"), "does not exist"),
-    (dict(source="gta6"), "unknown domain"),
-    (dict(source="synthia", data_root=None), "none of the sample domains"),
-    (dict(bn_stats="frozen", method="adabn"), "needs both or target"),
-    (dict(init="no/such/run"), "no weight file"),
-])
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        (dict(sorce="gta5"), "Did you mean 'source'"),
+        (dict(steps=-1), "greater than or equal to 0"),
+        (dict(method="dacs"), "'adaptseg_single' or 'adaptseg_lsgan'"),
+        (dict(data_root="no/such/folder"), "does not exist"),
+        (dict(source="gta6"), "unknown domain"),
+        (dict(source="synthia", data_root=None), "none of the sample domains"),
+        (dict(bn_stats="frozen", method="adabn"), "needs both or target"),
+        (dict(init="no/such/run"), "no weight file"),
+    ],
+)
 def test_mistakes_stop_at_the_door(wrong, words, data, tmp_path):
-    done = adaptseg("train", *flags(**{"preset": "sample", **TINY, "data_root": data, "out": tmp_path / "runs", **wrong}))
+    done = adaptseg(
+        "train", *flags(**{"preset": "sample", **TINY, "data_root": data, "out": tmp_path / "runs", **wrong})
+    )
     assert done.returncode == 1 and words in done.stderr, done.stderr[-3000:]
     assert not (tmp_path / "runs").exists()
 
 
 def test_papermill_stops_at_an_unknown_name(data, tmp_path):
-    done = call("-m", "papermill", "nbs/train.ipynb", str(tmp_path / "out.ipynb"), *flags(preset="sample", **TINY, data_root=data, out=tmp_path / "runs", lamda_adv2=1))
+    done = call(
+        "-m",
+        "papermill",
+        "nbs/train.ipynb",
+        str(tmp_path / "out.ipynb"),
+        *flags(preset="sample", **TINY, data_root=data, out=tmp_path / "runs", lamda_adv2=1),
+    )
     assert done.returncode != 0 and "Did you mean 'lambda_adv2'" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
 def test_notebook_leaves_every_value_to_the_preset():
-    cell, = (c for c in nbformat.read(ROOT / "nbs/train.ipynb", 4).cells if "parameters" in c.metadata.get("tags", []))
+    (cell,) = (
+        c for c in nbformat.read(ROOT / "nbs/train.ipynb", 4).cells if "parameters" in c.metadata.get("tags", [])
+    )
     values = {}
     exec(cell.source, values)
     values = {k: v for k, v in values.items() if not k.startswith("__")}
@@ -92,8 +146,20 @@ def test_notebook_leaves_every_value_to_the_preset():
 
 def test_unlabelled_folder_is_predicted_without_scores(data, tmp_path):
     photos = tmp_path / "photos/images"
-    for split in ("train", "val"): shutil.copytree(data / f"Cityscapes/leftImg8bit/{split}", photos / split, copy_function=lambda a, b: shutil.copy(a, photos / split))
-    run = train("sample", **{**TINY, "steps": 2}, source="gta5", target=f"folder:{photos.parent}", data_root=str(data), out=str(tmp_path / "runs"))
+    for split in ("train", "val"):
+        shutil.copytree(
+            data / f"Cityscapes/leftImg8bit/{split}",
+            photos / split,
+            copy_function=lambda a, b: shutil.copy(a, photos / split),
+        )
+    run = train(
+        "sample",
+        **{**TINY, "steps": 2},
+        source="gta5",
+        target=f"folder:{photos.parent}",
+        data_root=str(data),
+        out=str(tmp_path / "runs"),
+    )
     assert run.path.parent.name == "gta52photos"
     assert run.metrics["folder:" + str(photos.parent) + "/val"]["images"] == 2 and "miou" in run.metrics["gta5/val"]
     assert "miou" not in run.metrics["folder:" + str(photos.parent) + "/val"]
@@ -103,17 +169,43 @@ def test_nothing_labelled_to_validate_on(data, tmp_path):
     "As on the real data: IITK has no labels, GTA5 no val split."
     real = shutil.copytree(data, tmp_path / "real")
     shutil.rmtree(real / "IITK/sampleLabels")
-    for name in ("GTA5/val.txt", "samples.json"): (real / name).unlink()
+    for name in ("GTA5/val.txt", "samples.json"):
+        (real / name).unlink()
     with pytest.warns(UserWarning, match="gta5 will not be evaluated"):
-        run = train("tiny", source="gta5", target="iitk", data_root=str(real), out=str(tmp_path / "runs"), device="cpu", precision="fp32")
-    assert set(run.metrics) == {"iitk/val"} and "miou" not in run.metrics["iitk/val"] and not run.config["sample_domains"]
+        run = train(
+            "tiny",
+            source="gta5",
+            target="iitk",
+            data_root=str(real),
+            out=str(tmp_path / "runs"),
+            device="cpu",
+            precision="fp32",
+        )
+    assert (
+        set(run.metrics) == {"iitk/val"} and "miou" not in run.metrics["iitk/val"] and not run.config["sample_domains"]
+    )
     choices = json.loads((run.path / "choices.json").read_text())
-    assert {"entropy", "information", "density", "agreement", "last"} == set(choices) and all(c["regret"] is None for c in choices.values())
+    assert {"entropy", "information", "density", "agreement", "last"} == set(choices) and all(
+        c["regret"] is None for c in choices.values()
+    )
     assert (run.path / "comparison.png").is_file() and [row["step"] for row in run.history] == [1, 2, 3, 4]
     with pytest.warns(UserWarning, match="gta5 will not be evaluated"):
-        scored = train("tiny", source="gta5", target="iitk", data_root=str(real), out=str(tmp_path / "runs"), device="cpu", precision="fp32", name="as-it-is", init=str(run.path), steps=0)
+        scored = train(
+            "tiny",
+            source="gta5",
+            target="iitk",
+            data_root=str(real),
+            out=str(tmp_path / "runs"),
+            device="cpu",
+            precision="fp32",
+            name="as-it-is",
+            init=str(run.path),
+            steps=0,
+        )
     a, b = (load_file(r.path / "weights.safetensors") for r in (run, scored))
-    assert scored.finished and all(torch.equal(a[k], b[k]) for k in a), "without a step the weights are scored as they are"
+    assert scored.finished and all(torch.equal(a[k], b[k]) for k in a), (
+        "without a step the weights are scored as they are"
+    )
 
 
 def test_core_star_import_is_public():
@@ -121,8 +213,16 @@ def test_core_star_import_is_public():
     exec("from adaptseg.core import *", names)
     names.pop("__builtins__")
     assert not set(names) & set(names["Config"].model_fields), "a star import must not replace a notebook's parameters"
-    assert {"train", "evaluate", "Predictor", "load_split", "make_learner", "AdversarialAdaptation", "comparison"} <= set(names)
-    assert not [n for n in names if n.startswith("_")] and "np" not in names and "Path" not in names
+    assert {
+        "train",
+        "evaluate",
+        "Predictor",
+        "load_split",
+        "TargetCallback",
+        "dashboard",
+        "comparison",
+    } <= set(names)
+    assert len(names) < 50 and not [n for n in names if n.startswith("_")] and "np" not in names and "Path" not in names
 
 
 def test_table_and_demo(data, tmp_path):
@@ -139,12 +239,27 @@ def test_table_and_demo(data, tmp_path):
 def test_a_compiled_network_learns_the_same(data, tmp_path, monkeypatch):
     "By the tracing part of torch.compile; its code generator needs minutes and is torch's own."
     compile, calls = torch.nn.Module.compile, []
+
     def traced(module):
         calls.append(module)
         compile(module, backend="aot_eager")
+
     monkeypatch.setattr(torch.nn.Module, "compile", traced)
-    runs = [train("tiny", source="gta5", target="cityscapes", data_root=str(data), out=str(tmp_path / name), device="cpu", precision="fp32", compile=name == "compiled") for name in ("compiled", "plain")]
+    runs = [
+        train(
+            "tiny",
+            source="gta5",
+            target="cityscapes",
+            data_root=str(data),
+            out=str(tmp_path / name),
+            device="cpu",
+            precision="fp32",
+            compile=name == "compiled",
+        )
+        for name in ("compiled", "plain")
+    ]
     assert len(calls) == 1
     a, b = (load_file(run.path / "weights.safetensors") for run in runs)
     assert a.keys() == b.keys()
-    for k in a: torch.testing.assert_close(a[k], b[k], rtol=1e-4, atol=1e-5)
+    for k in a:
+        torch.testing.assert_close(a[k], b[k], rtol=1e-4, atol=1e-5)

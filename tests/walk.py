@@ -1,4 +1,5 @@
 """Pictures of all dashboards for nbs/tutorials/dashboards.ipynb, taken in a browser: `make demo`, then `python tests/walk.py`. Needs chromium."""
+
 import subprocess
 import tempfile
 import time
@@ -16,7 +17,8 @@ PICTURES, PORT = ROOT / "nbs" / "pictures", 8899
 
 def computed(page):
     time.sleep(2)
-    while page.locator(".adaptseg-picture").count() < 4 or "computing" in page.inner_text("body"): time.sleep(.5)
+    while page.locator(".adaptseg-picture").count() < 4 or "computing" in page.inner_text("body"):
+        time.sleep(0.5)
 
 
 def results(page):
@@ -38,11 +40,15 @@ def training(page):
 
 def segments(page):
     canvas = page.locator(".adaptseg-picture:visible canvas")
-    for label, (x, y, to) in {"0": (.35, .8, .65), "1": (.3, .05, .7)}.items():  # the street, the sky
-        page.get_by_label("label").fill(label); page.keyboard.press("Tab"); time.sleep(1)
+    for label, (x, y, to) in {"0": (0.35, 0.8, 0.65), "1": (0.3, 0.05, 0.7)}.items():  # the street, the sky
+        page.get_by_label("label").fill(label)
+        page.keyboard.press("Tab")
+        time.sleep(1)
         box = canvas.bounding_box()
         page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
-        page.mouse.down(); page.mouse.move(box["x"] + to * box["width"], box["y"] + y * box["height"], steps=10); page.mouse.up()
+        page.mouse.down()
+        page.mouse.move(box["x"] + to * box["width"], box["y"] + y * box["height"], steps=10)
+        page.mouse.up()
         time.sleep(1)
     page.get_by_role("button", name="run", exact=True).click()
     page.wait_for_function("() => document.body.innerText.includes('done:')", timeout=120_000)
@@ -53,7 +59,9 @@ def segments(page):
 def datasets(page):
     page.get_by_label("beside").select_option("cityscapes")
     page.get_by_role("button", name="count classes").click()
-    page.wait_for_function("() => [...document.querySelectorAll('img.widget-image')].some(i => i.naturalWidth > 400 && i.offsetParent)")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('img.widget-image')].some(i => i.naturalWidth > 400 && i.offsetParent)"
+    )
     take(page, "datasets")
 
 
@@ -71,22 +79,38 @@ def take(page, name):
     box = page.locator(".jupyter-widgets.widget-tab").first.bounding_box()
     part = Path(tempfile.gettempdir()) / f"{name}.png"
     page.screenshot(path=part, clip=box)
-    Image.open(part).convert("RGB").resize((round(box["width"] * .8), round(box["height"] * .8)), Image.LANCZOS).save(PICTURES / f"dashboard-{name}.jpg", quality=80, optimize=True)
+    Image.open(part).convert("RGB").resize((round(box["width"] * 0.8), round(box["height"] * 0.8)), Image.LANCZOS).save(
+        PICTURES / f"dashboard-{name}.jpg", quality=80, optimize=True
+    )
     print(name, (PICTURES / f"dashboard-{name}.jpg").stat().st_size // 1000, "kB")
 
 
 with tempfile.TemporaryDirectory() as place, sync_playwright() as p:
     notebook = served_notebook(Path(place), str(ROOT / "runs" / "demo"), None, str(Path(place) / "views"))
-    app = subprocess.Popen(voila_command(notebook, PORT), cwd=place, env={**voila_environment(notebook), "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    app = subprocess.Popen(
+        voila_command(notebook, PORT),
+        cwd=place,
+        env={**voila_environment(notebook), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
     try:
         time.sleep(20)
         page = browser.new_page(viewport={"width": 1400, "height": 1300})
         page.goto(f"http://127.0.0.1:{PORT}/", timeout=120_000)
         page.wait_for_selector(".adaptseg-picture img", timeout=120_000)
-        for name, room in {"Results": results, "Training": training, "Segments": segments, "Datasets": datasets, "Video": video}.items():
+        for name, room in {
+            "Results": results,
+            "Training": training,
+            "Segments": segments,
+            "Datasets": datasets,
+            "Video": video,
+        }.items():
             page.get_by_role("tab", name=name).click()
             time.sleep(3)
             room(page)
     finally:
-        browser.close(); app.terminate(); app.wait(20)
+        browser.close()
+        app.terminate()
+        app.wait(20)

@@ -11,17 +11,23 @@ import torch
 # %% ../../nbs/api/base/01_devices.ipynb #70961579
 def pick_device(name: str = "auto") -> torch.device:
     "The device of that name; `auto` is CUDA, then MPS, then the CPU."
-    if name == "auto": name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try: device = torch.device(name)
-    except RuntimeError: raise ValueError(f"device: expected auto, cpu, cuda, cuda:N or mps; found {name!r}") from None
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device: expected auto, cpu, cuda, cuda:N or mps; found {name!r}") from None
     n = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= n: raise ValueError(f"device: {name} was asked for, but this machine has {n} CUDA devices; use device=auto or cpu")
+    if device.type == "cuda" and (device.index or 0) >= n:
+        raise ValueError(f"device: {name} was asked for, but this machine has {n} CUDA devices; use device=auto or cpu")
     return device
 
 
 def pick_precision(name: str, device: torch.device) -> str:  # fp32 or bf16
     "`auto` becomes bf16 where it is native."
-    if name != "auto": return name
-    if device.type == "cuda": return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
     has = getattr(torch.cpu, "get_capabilities", dict)()
     return "bf16" if device.type == "cpu" and (has.get("avx512_bf16") or has.get("amx_bf16")) else "fp32"

@@ -41,24 +41,37 @@ def start(
     device: str = "auto",  # auto, cpu or cuda
 ) -> None:
     "Meet the other processes: NCCL between GPUs, Gloo between CPUs."
-    if device not in ("auto", "cpu", "cuda"): raise ValueError(f"device: several processes take auto, cpu or cuda, each its own GPU; found {device!r}")
-    cuda, local, n = device != "cpu" and torch.cuda.is_available(), int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
-    if cuda and local >= n: raise ValueError(f"this machine has {n} GPUs, and {local + 1} processes or more were started on it: start at most {n}, or give device=cpu")
-    if cuda: torch.cuda.set_device(local)
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device: several processes take auto, cpu or cuda, each its own GPU; found {device!r}")
+    cuda, local, n = (
+        device != "cpu" and torch.cuda.is_available(),
+        int(os.environ.get("LOCAL_RANK", 0)),
+        torch.cuda.device_count(),
+    )
+    if cuda and local >= n:
+        raise ValueError(
+            f"this machine has {n} GPUs, and {local + 1} processes or more were started on it: start at "
+            f"most {n}, or give device=cpu"
+        )
+    if cuda:
+        torch.cuda.set_device(local)
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
-    if is_main(): return
+    if is_main():
+        return
     sys.stdout = open(os.devnull, "w")
     warnings.simplefilter("ignore")
 
 
 def stop() -> None:
     "Part from the other processes."
-    if dist.is_initialized(): dist.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 # %% ../../nbs/api/base/07_distributed.ipynb #05c83ef9
 def all_gather(value) -> list:  # the values of all processes, by rank
     "Tell a (small, picklable) value to all processes."
-    if world() == 1: return [value]
+    if world() == 1:
+        return [value]
     found = [None] * world()
     dist.all_gather_object(found, value)
     return found
@@ -68,15 +81,19 @@ def main_first(
     function: Callable,  # without arguments
 ):  # what it returned here
     "Call a function in the first process, then in all others; an error in one is an error of all."
-    if world() == 1: return function()
+    if world() == 1:
+        return function()
     result = error = None
     for mine in (is_main(), not is_main()):
         try:
-            if mine: result = function()
-        except Exception as e: error = e
+            if mine:
+                result = function()
+        except Exception as e:
+            error = e
         found = all_gather(None if error is None else f"{error}")
         wrong = [r for r, text in enumerate(found) if text is not None]
-        if wrong: _end(error, wrong[0], found[wrong[0]])
+        if wrong:
+            _end(error, wrong[0], found[wrong[0]])
     return result
 
 
@@ -84,7 +101,8 @@ def _end(error, who: int, text: str):
     "The first process raises the error of the first that failed; the others end."
     first = is_main()
     stop()
-    if not first: raise SystemExit(1)
+    if not first:
+        raise SystemExit(1)
     raise error or ValueError(f"process {who}: {text}")
 
 # %% ../../nbs/api/base/07_distributed.ipynb #eb229e32
@@ -111,11 +129,13 @@ def exchange_(
     message: Callable[[Tensor], None],  # changes a flat tensor (n,) in place, the same in all processes
 ) -> None:
     "Send tensors, bucket by bucket."
-    if world() == 1: return
+    if world() == 1:
+        return
     for group in buckets(tensors):
         flat = torch.cat([t.detach().flatten() for t in group])
         message(flat)
-        for t, part in zip(group, flat.split([t.numel() for t in group])): t.detach().copy_(part.view(t.shape))
+        for t, part in zip(group, flat.split([t.numel() for t in group])):
+            t.detach().copy_(part.view(t.shape))
 
 
 def average_(tensors: list[Tensor]) -> None:

@@ -28,12 +28,18 @@ def check_hash(
     sha256: str | None,  # all 64 digits or the first; None: not checked
 ) -> None:
     "Raise a ValueError unless a file's SHA-256 begins so."
-    if sha256 is None: return
+    if sha256 is None:
+        return
     digest = hashlib.sha256()
     with open(path, "rb") as f:
-        while block := f.read(1 << 20): digest.update(block)
+        while block := f.read(1 << 20):
+            digest.update(block)
     found = digest.hexdigest()
-    if not found.startswith(sha256.lower()): raise ValueError(f"{path.name}: expected a file whose SHA-256 begins with {sha256}, found {found[:max(8, len(sha256))]}: the file is damaged or another one")
+    if not found.startswith(sha256.lower()):
+        raise ValueError(
+            f"{path.name}: expected a file whose SHA-256 begins with {sha256}, found "
+            f"{found[: max(8, len(sha256))]}: the file is damaged or another one"
+        )
 
 # %% ../../nbs/api/base/05_downloads.ipynb #b7416fa3
 def fetch(
@@ -51,30 +57,48 @@ def fetch(
         check_hash(path, sha256)
         return path
     part.parent.mkdir(parents=True, exist_ok=True)
-    try: _download(url, part, progress)
+    try:
+        _download(url, part, progress)
     except (OSError, HTTPException, ValueError) as e:  # of urllib, the connection, and what is no address
-        raise FileNotFoundError(f"{url} could not be fetched ({e}). What has arrived is kept, so calling again goes on. If the link is dead, look for the file {name} "
-                                f"with its authors, their issue tracker or colleagues, and put it at {path}{f'; its SHA-256 begins with {sha256}' if sha256 else ''}") from None
-    try: check_hash(part, sha256)
+        raise FileNotFoundError(
+            f"{url} could not be fetched ({e}). What has arrived is kept, so calling again goes on. If the "
+            f"link is dead, look for the file {name} "
+            f"with its authors, their issue tracker or colleagues, and put it at "
+            f"{path}{f'; its SHA-256 begins with {sha256}' if sha256 else ''}"
+        ) from None
+    try:
+        check_hash(part, sha256)
     except ValueError:
         part.unlink()
         raise
     return part.rename(path)
 
-
+# %% ../../nbs/api/base/05_downloads.ipynb #994e01df
 def _download(url: str, part: Path, progress: bool):
     "Append to a part what is missing."
     have = part.stat().st_size if part.is_file() else 0
-    try: answer = _open(url, have)
+    try:
+        answer = _open(url, have)
     except urllib.error.HTTPError as e:
-        if e.code != 416: raise  # 416: nothing lies behind what is there; it is whole, or another file
+        if e.code != 416:
+            raise  # 416: nothing lies behind what is there; it is whole, or another file
         answer, have = _open(url, 0), 0
     with answer, open(part, "ab" if answer.status == 206 else "wb") as f:
         have, rest = f.tell(), int(answer.headers.get("Content-Length") or 0)
-        with tqdm(total=have + rest or None, initial=have, unit="B", unit_scale=True, desc=part.stem, disable=not progress) as bar:
-            while block := answer.read(1 << 18): f.write(block); bar.update(len(block))
-        if rest and f.tell() < have + rest: raise ConnectionError(f"the connection ended after {f.tell()} of {have + rest} bytes")
+        with tqdm(
+            total=have + rest or None, initial=have, unit="B", unit_scale=True, desc=part.stem, disable=not progress
+        ) as bar:
+            while block := answer.read(1 << 18):
+                f.write(block)
+                bar.update(len(block))
+        if rest and f.tell() < have + rest:
+            raise ConnectionError(f"the connection ended after {f.tell()} of {have + rest} bytes")
 
 
 def _open(url: str, start: int):
-    return urllib.request.urlopen(urllib.request.Request(url, headers={"User-Agent": "adaptseg", **({"Range": f"bytes={start}-"} if start else {})}), timeout=30)
+    return urllib.request.urlopen(
+        urllib.request.Request(
+            url, headers={"User-Agent": "adaptseg", **({"Range": f"bytes={start}-"} if start else {})}
+        ),
+        timeout=30,
+    )

@@ -19,9 +19,11 @@ def atomic_write(path: Path):
     try:
         yield part
         os.replace(part, path)
-    finally: part.unlink(missing_ok=True)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_json(path: Path, values: dict):
     "Write a dictionary as readable JSON, all or nothing."
-    with atomic_write(path) as part: part.write_text(json.dumps(values, indent=1) + "\n")
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(values, indent=1) + "\n")

@@ -28,15 +28,22 @@ def run_notebook(
     "Execute a notebook of the project by papermill, its output live on the terminal."
     from papermill import execute_notebook
     from papermill.exceptions import PapermillExecutionError
+
     source = NOTEBOOKS / f"{name}.ipynb"
-    if not source.is_file(): raise FileNotFoundError(f"there is no notebook {source}: install adaptseg from a clone (pip install -e .)")
+    if not source.is_file():
+        raise FileNotFoundError(f"there is no notebook {source}: install adaptseg from a clone (pip install -e .)")
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it takes parameters with a comment for unknown
     with TemporaryDirectory() as tmp:
         out = Path(tmp) / source.name
-        try: execute_notebook(source, out, parameters, progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
-        except PapermillExecutionError as e: raise NotebookFailed(f"{e.ename}: {e.evalue}") from None
+        try:
+            execute_notebook(
+                source, out, parameters, progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr
+            )
+        except PapermillExecutionError as e:
+            raise NotebookFailed(f"{e.ename}: {e.evalue}") from None
         finally:
-            if out.exists() and path.is_dir(): shutil.move(out, path / source.name)
+            if out.exists() and path.is_dir():
+                shutil.move(out, path / source.name)
     return path
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 # %% ../../nbs/api/base/04_parallel.ipynb #5f9bc13b
 def cores():
     "How many cores this process may use."
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parallel_map(
@@ -29,8 +29,11 @@ def parallel_map(
     "Call a function on every item."
     jobs, items = min(jobs or cores(), len(items)), list(items)
     bar = partial(tqdm, total=len(items), desc=title, disable=None, smoothing=0.05)
-    if jobs < 2: return [function(item) for item in bar(items)]
+    if jobs < 2:
+        return [function(item) for item in bar(items)]
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
     pool = ProcessPoolExecutor(jobs, context)
-    try: return list(bar(pool.map(function, items, chunksize=max(1, min(16, len(items) // (4 * jobs))))))
-    finally: pool.shutdown(cancel_futures=True)
+    try:
+        return list(bar(pool.map(function, items, chunksize=max(1, min(16, len(items) // (4 * jobs))))))
+    finally:
+        pool.shutdown(cancel_futures=True)

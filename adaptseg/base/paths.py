@@ -12,11 +12,13 @@ from pathlib import Path
 # %% ../../nbs/api/base/00_paths.ipynb #e35742ab
 def project_root() -> Path:
     "The folder that relative paths start from."
-    if "ADAPTSEG_ROOT" in os.environ: return Path(os.environ["ADAPTSEG_ROOT"]).absolute()
+    if "ADAPTSEG_ROOT" in os.environ:
+        return Path(os.environ["ADAPTSEG_ROOT"]).absolute()
     here = Path.cwd()
     for folder in (here, *here.parents):
         settings = folder / "settings.ini"
-        if settings.is_file() and "lib_name = adaptseg" in settings.read_text(): return folder
+        if settings.is_file() and "lib_name = adaptseg" in settings.read_text():
+            return folder
     return here
 
 

@@ -20,7 +20,11 @@ from uuid import uuid4
 from ..base.files import write_json
 
 # %% ../../nbs/api/cluster/00_claims.ipynb #fb72330f
-BEAT, GRACE, SILENCE = 2, 10, 180  # seconds: between signs of life; until a dead process's claim is void; until a silent one's is
+BEAT, GRACE, SILENCE = (
+    2,
+    10,
+    180,
+)  # seconds: between signs of life; until a dead process's claim is void; until a silent one's is
 
 
 def claim_file(path: Path) -> Path:
@@ -32,6 +36,7 @@ def claim_file(path: Path) -> Path:
 def locked(folder: Path):
     "Inside, no other process is inside for this folder."
     import fcntl
+
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".claims.lock", "w") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
@@ -40,26 +45,32 @@ def locked(folder: Path):
 
 def alive(pid: int) -> bool:
     "Is there such a process on this machine?"
-    try: os.kill(pid, 0)
-    except ProcessLookupError: return False
-    except PermissionError: return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
     return True
 
-
+# %% ../../nbs/api/cluster/00_claims.ipynb #53124bd4
 def clock(folder: Path) -> float:  # seconds
     "The time of whoever stamps files in a folder that has the lock file: on a shared disk, not this machine's."
     file = folder / ".claims.lock"
     try:
         os.utime(file)
         return file.stat().st_mtime
-    except OSError: return time.time()
+    except OSError:
+        return time.time()
 
 
 def holder(path: Path) -> dict | None:  # host, pid, token; None where a run is free
     "Who has a run now."
     file = claim_file(path)
-    try: who, silent = json.loads(file.read_text()), clock(path.parent) - file.stat().st_mtime
-    except FileNotFoundError: return None
+    try:
+        who, silent = json.loads(file.read_text()), clock(path.parent) - file.stat().st_mtime
+    except FileNotFoundError:
+        return None
     gone = silent > GRACE and who["host"] == socket.gethostname() and not alive(who["pid"])
     return None if gone or silent > SILENCE else who
 
@@ -70,32 +81,45 @@ def claimed(path: Path) -> Iterator[bool]:  # path: of a run's folder; gives whe
     me = dict(host=socket.gethostname(), pid=os.getpid(), token=uuid4().hex)
     with locked(path.parent):
         ours = holder(path) is None
-        if ours: write_json(claim_file(path), me)
+        if ours:
+            write_json(claim_file(path), me)
     if not ours:
         yield False
         return
     end = Event()
     Thread(target=_beat, args=(path, me, end), daemon=True).start()
-    try: yield True
+    try:
+        yield True
     finally:
         end.set()
         with locked(path.parent):
-            if _ours(path, me): claim_file(path).unlink()
+            if _ours(path, me):
+                claim_file(path).unlink()
 
 
 def _ours(path, me):
-    try: return json.loads(claim_file(path).read_text()) == me
-    except FileNotFoundError: return False
+    try:
+        return json.loads(claim_file(path).read_text()) == me
+    except FileNotFoundError:
+        return False
 
 
 def _beat(path, me, end):
     while not end.wait(BEAT):
         try:
-            if _ours(path, me): os.utime(claim_file(path))
-            elif not end.is_set(): _lost(path)
-        except OSError: pass  # a disk that does not answer now; the next beat asks again
+            if _ours(path, me):
+                os.utime(claim_file(path))
+            elif not end.is_set():
+                _lost(path)
+        except OSError:
+            pass  # a disk that does not answer now; the next beat asks again
 
-
+# %% ../../nbs/api/cluster/00_claims.ipynb #da341312
 def _lost(path):
-    print(f"{path}: this process was silent for so long that another has the run now; it ends here, before both write to it", file=sys.stderr, flush=True)
+    print(
+        f"{path}: this process was silent for so long that another has the run now; it ends here, "
+        f"before both write to it",
+        file=sys.stderr,
+        flush=True,
+    )
     os._exit(1)

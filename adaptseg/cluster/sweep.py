@@ -33,6 +33,7 @@ from ..runs.config import Config, as_parameters, make_config
 from ..runs.folder import Run, differences, run_path
 from ..streets.samples import dataset_root
 from ..unsupervised.folder import find_images, open_folder, segment_files, segment_job
+from fastcore.basics import patch
 
 # %% ../../nbs/api/cluster/01_sweep.ipynb #6479d738
 def sweep_rows(
@@ -42,9 +43,14 @@ def sweep_rows(
     "The runs that a table and a grid mean."
     rows = [{}] if grid else []
     if table is not None:
-        if not resolve(table).is_file(): raise FileNotFoundError(f"there is no table {resolve(table)}: expected a .csv, a column a parameter, a row a run")
-        with open(resolve(table), newline="", encoding="utf-8-sig") as f: rows = [given(r) for r in csv.DictReader(f, restkey="more values than columns", skipinitialspace=True)]
-        if not rows: raise ValueError(f"{table}: expected a line of parameter names and a line for each run, found no run")
+        if not resolve(table).is_file():
+            raise FileNotFoundError(
+                f"there is no table {resolve(table)}: expected a .csv, a column a parameter, a row a run"
+            )
+        with open(resolve(table), newline="", encoding="utf-8-sig") as f:
+            rows = [given(r) for r in csv.DictReader(f, restkey="more values than columns", skipinitialspace=True)]
+        if not rows:
+            raise ValueError(f"{table}: expected a line of parameter names and a line for each run, found no run")
     axes = [[(k, v.strip()) for v in str(values).split(",")] for k, values in (grid or {}).items()]
     return [given({**row, **dict(point)}) for row in rows for point in product(*axes)]
 
@@ -53,26 +59,42 @@ def sweep_configs(
     rows: list[dict],  # parameters of each run
 ) -> list[Config]:
     "The checked configurations of a sweep; errors name the row, counted from 1."
-    if not rows: raise ValueError("a sweep needs a table or a grid: adaptseg sweep runs.csv, or adaptseg sweep -p seed 0,1,2")
+    if not rows:
+        raise ValueError("a sweep needs a table or a grid: adaptseg sweep runs.csv, or adaptseg sweep -p seed 0,1,2")
     found, cfgs = {}, []
     for i, row in enumerate(rows, 1):
-        try: cfgs.append(_checked(row))
-        except (ValueError, OSError) as e: raise ValueError(f"row {i} ({', '.join(f'{k}={v}' for k, v in row.items())}): {e}") from None
+        try:
+            cfgs.append(_checked(row))
+        except (ValueError, OSError) as e:
+            raise ValueError(f"row {i} ({', '.join(f'{k}={v}' for k, v in row.items())}): {e}") from None
         other = found.setdefault(run_path(cfgs[-1]), i)
-        if other != i: raise ValueError(f"rows {other} and {i} are both the run {run_path(cfgs[-1])}: give a column name, with another one for each")
-    if len({cfg.out for cfg in cfgs}) > 1: raise ValueError(f"out: expected one folder for the whole sweep, found {', '.join(sorted({cfg.out for cfg in cfgs}))}")
+        if other != i:
+            raise ValueError(
+                f"rows {other} and {i} are both the run {run_path(cfgs[-1])}: give a column name, with another "
+                f"one for each"
+            )
+    if len({cfg.out for cfg in cfgs}) > 1:
+        raise ValueError(
+            f"out: expected one folder for the whole sweep, found {', '.join(sorted({cfg.out for cfg in cfgs}))}"
+        )
     return cfgs
 
-
+# %% ../../nbs/api/cluster/01_sweep.ipynb #9a3ab0b0
 def _checked(row):
     "The configuration of one row, if it can be run or is done."
     decided = [k for k in ("resume", "overwrite") if k in row]
-    if decided: raise ValueError(f"{decided[0]}: a sweep goes on with what is unfinished by itself and replaces nothing; leave it out")
+    if decided:
+        raise ValueError(
+            f"{decided[0]}: a sweep goes on with what is unfinished by itself and replaces nothing; leave it out"
+        )
     cfg = make_config(**row)
     dataset_root(cfg.data_root, f"{cfg.source}+{cfg.target}")  # the samples are made once, here
     path = run_path(cfg)
     changed = differences(Run(path), cfg) if (path / "config.json").is_file() else []
-    if changed: raise ValueError(f"{path} holds a run with another {', '.join(changed)}: give another name or out, or move it away")
+    if changed:
+        raise ValueError(
+            f"{path} holds a run with another {', '.join(changed)}: give another name or out, or move it away"
+        )
     return cfg
 
 # %% ../../nbs/api/cluster/01_sweep.ipynb #efcdaea5
@@ -87,7 +109,8 @@ def run_row(
     with _ONE:
         os.environ["ADAPTSEG_ROOT"] = root
         cfg = make_config(**values)
-        with claimed(run_path(cfg)) as ours: return _made(cfg, values) if ours else "busy"
+        with claimed(run_path(cfg)) as ours:
+            return _made(cfg, values) if ours else "busy"
 
 
 def _made(cfg, values):
@@ -95,11 +118,15 @@ def _made(cfg, values):
     path = run_path(cfg)
     resume = (path / "config.json").is_file()
     changed = differences(Run(path), cfg) if resume else []
-    if changed: return f"failed: {path} holds a run with another {', '.join(changed)}"
-    if (path / "metrics.json").is_file(): return "was done"
+    if changed:
+        return f"failed: {path} holds a run with another {', '.join(changed)}"
+    if (path / "metrics.json").is_file():
+        return "was done"
     _note(cfg, f"{'resumed' if resume else 'began'} {path.parent.name}/{path.name}")
-    try: _train(cfg, {**as_parameters(cfg, values), **({"resume": True} if resume else {})})
-    except Exception as e: return f"failed: {e}"
+    try:
+        _train(cfg, {**as_parameters(cfg, values), **({"resume": True} if resume else {})})
+    except Exception as e:
+        return f"failed: {e}"
     return "resumed" if resume else "made"
 
 
@@ -108,11 +135,13 @@ def _train(cfg, parameters):
     path = run_path(cfg)
     log = resolve(cfg.out) / "logs" / f"{path.parent.name}-{path.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a") as f, redirect_stdout(f), redirect_stderr(f): run_notebook("train", path, parameters)
+    with open(log, "a") as f, redirect_stdout(f), redirect_stderr(f):
+        run_notebook("train", path, parameters)
 
-
+# %% ../../nbs/api/cluster/01_sweep.ipynb #449a5d0e
 def _note(cfg, text):
-    with open(resolve(cfg.out) / "sweep.log", "a") as f: f.write(f"{datetime.now().isoformat(' ', 'seconds')} {socket.gethostname()} {os.getpid()} {text}\n")
+    with open(resolve(cfg.out) / "sweep.log", "a") as f:
+        f.write(f"{datetime.now().isoformat(' ', 'seconds')} {socket.gethostname()} {os.getpid()} {text}\n")
 
 # %% ../../nbs/api/cluster/01_sweep.ipynb #43e24784
 def worker_environments(
@@ -122,9 +151,15 @@ def worker_environments(
     "A GPU for each worker, in turn if they are more, and its share of the cores (Dask would say one)."
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // workers))
-    return [{**dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads), **({"CUDA_VISIBLE_DEVICES": visible.split(",")[i % gpus]} if gpus else {})} for i in range(workers)]
+    return [
+        {
+            **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),
+            **({"CUDA_VISIBLE_DEVICES": visible.split(",")[i % gpus]} if gpus else {}),
+        }
+        for i in range(workers)
+    ]
 
-
+# %% ../../nbs/api/cluster/01_sweep.ipynb #57a7fe0d
 @contextmanager
 def connect(
     workers: int | None = None,  # processes of the local cluster; None: one a GPU, or one
@@ -134,23 +169,32 @@ def connect(
     try:
         import dask
         from distributed import Client, Nanny, Scheduler, SpecCluster
-    except ImportError: raise ImportError("sweeps need the package distributed: pip install -e '.[cluster]' in the clone") from None
-    if scheduler and workers: raise ValueError("workers: a scheduler has its own; give either workers or scheduler")
+    except ImportError:
+        raise ImportError("sweeps need the package distributed: pip install -e '.[cluster]' in the clone") from None
+    if scheduler and workers:
+        raise ValueError("workers: a scheduler has its own; give either workers or scheduler")
     if scheduler:
-        with Client(scheduler, timeout=30) as client: yield client
+        with Client(scheduler, timeout=30) as client:
+            yield client
         return
     logging.getLogger("distributed").setLevel(logging.WARNING)
     os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")  # workers read it when they start
-    dask.config.set({"distributed.deploy.lost-worker-timeout": "1000d"})  # a worker that is slow to come back is not given up
+    dask.config.set(
+        {"distributed.deploy.lost-worker-timeout": "1000d"}
+    )  # a worker that is slow to come back is not given up
     n = workers or torch.cuda.device_count() or 1
     here = dict(host="127.0.0.1", dashboard=False)  # whoever reaches a scheduler or a worker can run code on it
-    spec = {i: dict(cls=Nanny, options=dict(here, nthreads=1, memory_limit=0, env=env)) for i, env in enumerate(worker_environments(n, torch.cuda.device_count()))}
-    with SpecCluster(spec, dict(cls=Scheduler, options=here)) as cluster, Client(cluster) as client: yield client
+    spec = {
+        i: dict(cls=Nanny, options=dict(here, nthreads=1, memory_limit=0, env=env))
+        for i, env in enumerate(worker_environments(n, torch.cuda.device_count()))
+    }
+    with SpecCluster(spec, dict(cls=Scheduler, options=here)) as cluster, Client(cluster) as client:
+        yield client
 
 # %% ../../nbs/api/cluster/01_sweep.ipynb #520b9b03
 DIED, TRIES = "failed: its workers died one after the other; see logs/ and the memory of the machine", 3
 
-
+# %% ../../nbs/api/cluster/01_sweep.ipynb #96b6b585
 class Sweep:
     "A table of runs, and what has become of them."
 
@@ -162,80 +206,111 @@ class Sweep:
         self.paths, self.outcomes = [run_path(c) for c in self.cfgs], [None] * len(rows)
         self.folder, self.deaths = resolve(self.cfgs[0].out), {}
 
-    def line(self, i: int) -> dict:
-        "What there is to say of a row."
-        path, outcome = self.paths[i], self.outcomes[i]
-        try: who = holder(path)
-        except OSError: who = None  # a disk that does not answer now
-        state = outcome or (f"running on {who['host']}" if who else "waiting")
-        return dict(run=f"{path.parent.name}/{path.name}", step=f"{last_step(path)}/{self.cfgs[i].steps}", state=state)
+# %% ../../nbs/api/cluster/01_sweep.ipynb #515e5c4c
+@patch
+def line(self: Sweep, i: int) -> dict:
+    "What there is to say of a row."
+    path, outcome = self.paths[i], self.outcomes[i]
+    try:
+        who = holder(path)
+    except OSError:
+        who = None  # a disk that does not answer now
+    state = outcome or (f"running on {who['host']}" if who else "waiting")
+    return dict(run=f"{path.parent.name}/{path.name}", step=f"{last_step(path)}/{self.cfgs[i].steps}", state=state)
 
-    def table(self) -> pd.DataFrame:  # run, step, state
-        "How far everything is."
-        return pd.DataFrame([self.line(i) for i in range(len(self.rows))])
 
-    def run(
-        self,
-        workers: int | None = None, scheduler: str | None = None,  # see `connect`
-        show: Callable[[pd.DataFrame], None] = lambda table: None,  # called with the table every few seconds
-        every: float = 2,  # seconds
-    ) -> pd.DataFrame:  # the last table
-        "Make all runs that are not done, then write sweep.csv and table.md."
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.outcomes = ["was done" if (p / "metrics.json").is_file() else None for p in self.paths]
-        if None in self.outcomes:
-            with connect(workers, scheduler) as client: self._work(client, show, every)
-        return self.finish()
+@patch
+def table(self: Sweep) -> pd.DataFrame:  # run, step, state
+    "How far everything is."
+    return pd.DataFrame([self.line(i) for i in range(len(self.rows))])
 
-    def _work(self, client, show, every):
-        send = lambda i: client.submit(run_row, self.rows[i], str(project_root()), key=f"{self.paths[i].parent.name}-{self.paths[i].name}-{time.time_ns()}", pure=False)
-        futures = {i: send(i) for i, o in enumerate(self.outcomes) if o is None}
-        while futures:
-            show(self.table())
-            time.sleep(every)
-            for i in [i for i, f in futures.items() if f.done()]:
-                outcome = outcome_of(futures.pop(i))
-                if outcome == "busy" or outcome == DIED and self._again(i): futures[i] = send(i)
-                else: self.outcomes[i] = outcome
+
+@patch
+def run(
+    self: Sweep,
+    workers: int | None = None,
+    scheduler: str | None = None,  # see `connect`
+    show: Callable[[pd.DataFrame], None] = lambda table: None,  # called with the table every few seconds
+    every: float = 2,  # seconds
+) -> pd.DataFrame:  # the last table
+    "Make all runs that are not done, then write sweep.csv and table.md."
+    self.folder.mkdir(parents=True, exist_ok=True)
+    self.outcomes = ["was done" if (p / "metrics.json").is_file() else None for p in self.paths]
+    if None in self.outcomes:
+        with connect(workers, scheduler) as client:
+            self._work(client, show, every)
+    return self.finish()
+
+# %% ../../nbs/api/cluster/01_sweep.ipynb #e5629d3b
+@patch
+def _work(self: Sweep, client, show, every):
+    send = lambda i: client.submit(
+        run_row,
+        self.rows[i],
+        str(project_root()),
+        key=f"{self.paths[i].parent.name}-{self.paths[i].name}-{time.time_ns()}",
+        pure=False,
+    )
+    futures = {i: send(i) for i, o in enumerate(self.outcomes) if o is None}
+    while futures:
         show(self.table())
-
-    def _again(self, i):
-        "Dask gives up a task after its worker died four times, and with it those that waited there; what got on, or never began, is worth another try."
-        if not claim_file(self.paths[i]).is_file(): return True
-        step, (before, times) = last_step(self.paths[i]), self.deaths.get(i, (None, 0))
-        self.deaths[i] = step, times + 1 if step == before else 1
-        return self.deaths[i][1] < TRIES
-
-    def finish(self) -> pd.DataFrame:  # the last table
-        "Write what became of the rows, and the scores of the runs that are done."
-        table, done = self.table(), [Run(p) for p in self.paths if (p / "metrics.json").is_file()]
-        with locked(self.folder):  # two sweeps may end together
-            with atomic_write(self.folder / "sweep.csv") as part: table.to_csv(part, index=False)
-            if done:
-                with atomic_write(self.folder / "table.md") as part: part.write_text(summary_table(done) + "\n")
-        return table
+        time.sleep(every)
+        for i in [i for i, f in futures.items() if f.done()]:
+            outcome = outcome_of(futures.pop(i))
+            if outcome == "busy" or outcome == DIED and self._again(i):
+                futures[i] = send(i)
+            else:
+                self.outcomes[i] = outcome
+    show(self.table())
 
 
+@patch
+def _again(self: Sweep, i):
+    "Dask gives up a task after its worker died four times, and with it those that waited there; what got on, or never began, is worth another try."
+    if not claim_file(self.paths[i]).is_file():
+        return True
+    step, (before, times) = last_step(self.paths[i]), self.deaths.get(i, (None, 0))
+    self.deaths[i] = step, times + 1 if step == before else 1
+    return self.deaths[i][1] < TRIES
+
+# %% ../../nbs/api/cluster/01_sweep.ipynb #076161b0
+@patch
+def finish(self: Sweep) -> pd.DataFrame:  # the last table
+    "Write what became of the rows, and the scores of the runs that are done."
+    table, done = self.table(), [Run(p) for p in self.paths if (p / "metrics.json").is_file()]
+    with locked(self.folder):  # two sweeps may end together
+        with atomic_write(self.folder / "sweep.csv") as part:
+            table.to_csv(part, index=False)
+        if done:
+            with atomic_write(self.folder / "table.md") as part:
+                part.write_text(summary_table(done) + "\n")
+    return table
+
+# %% ../../nbs/api/cluster/01_sweep.ipynb #d6c2143e
 def last_step(path: Path) -> int:
     "The last step in a run's history; 0 where there is none. A look at the end of the file, as tables are drawn often."
     try:
         with open(path / "history.csv", "rb") as f:
             f.seek(max(0, f.seek(0, os.SEEK_END) - 2000))
             step = f.read().splitlines()[-1].split(b",")[0]
-    except (OSError, IndexError): return 0
+    except (OSError, IndexError):
+        return 0
     return int(step) if step.isdigit() else 0
 
 
 def outcome_of(future) -> str:
     "What a worker said of a row, or what ended it."
-    try: return future.result()
-    except Exception as e: return DIED if type(e).__name__ == "KilledWorker" else f"failed: {type(e).__name__}: {e}"
+    try:
+        return future.result()
+    except Exception as e:
+        return DIED if type(e).__name__ == "KilledWorker" else f"failed: {type(e).__name__}: {e}"
 
 
 def stop_on_failed_rows(table: pd.DataFrame) -> None:
     "Raise NotebookFailed that names the runs that failed, if any did."
     wrong = table[table["state"].str.startswith("failed")]
-    if len(wrong): raise NotebookFailed("; ".join(f"{r.run} {r.state}" for r in wrong.itertuples()))
+    if len(wrong):
+        raise NotebookFailed("; ".join(f"{r.run} {r.state}" for r in wrong.itertuples()))
 
 # %% ../../nbs/api/cluster/01_sweep.ipynb #826528ed
 def segment_chunk(
@@ -252,22 +327,31 @@ def segment_chunk(
         segment_files(job, todo)
     return len(todo)
 
-
+# %% ../../nbs/api/cluster/01_sweep.ipynb #7b460e23
 def segment_on_workers(
     values: dict,  # parameters of the job
-    workers: int | None = None, scheduler: str | None = None,  # see `connect`
+    workers: int | None = None,
+    scheduler: str | None = None,  # see `connect`
     chunk: int = 16,  # images that are sent together
 ) -> None:
     "Segment all images of a job that are not segmented yet, in chunks."
     job = segment_job(**values)
     with claimed(job.path) as ours:
-        if not ours: raise FileExistsError(f"{job.path}: somebody else is segmenting into it; call again when that has ended")
+        if not ours:
+            raise FileExistsError(f"{job.path}: somebody else is segmenting into it; call again when that has ended")
         todo = open_folder(job, find_images(job)[0])
-        if not todo: return
+        if not todo:
+            return
         with connect(workers, scheduler) as client:
             from distributed import as_completed
+
             done = 0
-            for future in as_completed([client.submit(segment_chunk, values, todo[i:i + chunk], str(project_root()), pure=False) for i in range(0, len(todo), chunk)]):
+            for future in as_completed(
+                [
+                    client.submit(segment_chunk, values, todo[i : i + chunk], str(project_root()), pure=False)
+                    for i in range(0, len(todo), chunk)
+                ]
+            ):
                 done += future.result()
                 print(f"{done}/{len(todo)} images", flush=True)
 
@@ -275,19 +359,26 @@ def segment_on_workers(
 class LiveTable:
     "Shows a table again and again: `live(table)`."
 
-    def __init__(self): self.lines, self.handle = [], None
+    def __init__(self):
+        self.lines, self.handle = [], None
 
     def __call__(self, table: pd.DataFrame) -> None:
         shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
-        if shell and hasattr(shell, "kernel"): return self._update(table)
+        if shell and hasattr(shell, "kernel"):
+            return self._update(table)
         lines = table.to_string(index=False, justify="left").splitlines()
-        if sys.stdout.isatty(): print((f"\x1b[{len(self.lines)}F\x1b[J" if self.lines else "") + "\n".join(lines), flush=True)
+        if sys.stdout.isatty():
+            print((f"\x1b[{len(self.lines)}F\x1b[J" if self.lines else "") + "\n".join(lines), flush=True)
         else:
             for line in lines[1:] if self.lines else lines:
-                if line not in self.lines: print(line, flush=True)
+                if line not in self.lines:
+                    print(line, flush=True)
         self.lines = lines
 
     def _update(self, table):
         from IPython.display import display
-        if self.handle: self.handle.update(table)
-        else: self.handle = display(table, display_id=True)
+
+        if self.handle:
+            self.handle.update(table)
+        else:
+            self.handle = display(table, display_id=True)

@@ -38,13 +38,19 @@ def dashboard(
     out: str | Path = "runs/views",  # folder of what is saved and exported
 ) -> W.Tab:
     "All dashboards."
-    rooms = {"Results": lambda: ExplorerView(Explorer(runs, data_root), out), "Training": lambda: MonitorView(runs), "Segments": lambda: WorkbenchView(Workbench(runs, data_root), out),
-             "Datasets": lambda: DatasetView(DatasetBrowser(data_root)), "Video": lambda: PlayerView(Player(runs, data_root, out))}
+    rooms = {
+        "Results": lambda: ExplorerView(Explorer(runs, data_root), out),
+        "Training": lambda: MonitorView(runs),
+        "Segments": lambda: WorkbenchView(Workbench(runs, data_root), out),
+        "Datasets": lambda: DatasetView(DatasetBrowser(data_root)),
+        "Video": lambda: PlayerView(Player(runs, data_root, out)),
+    }
     tab = W.Tab([W.VBox() for _ in rooms], titles=list(rooms))
 
     def enter(_=None):
         room = tab.children[tab.selected_index]
-        if not room.children: room.children = [list(rooms.values())[tab.selected_index]()]
+        if not room.children:
+            room.children = [list(rooms.values())[tab.selected_index]()]
 
     tab.observe(enter, "selected_index")
     tab.selected_index = 0
@@ -53,7 +59,8 @@ def dashboard(
 
 # %% ../../nbs/api/dashboards/10_app.ipynb #3bd369a5
 PAGE = """{%- extends "voila/templates/lab/index.html.j2" -%}
-{%- block notebook_css -%}{{ resources.include_js("static/voila-style.js") }}{{ spinner.css() }}{{ super.super() }}{%- endblock -%}"""  # without the icons that Voila's own takes from a public host
+# without the icons that Voila's own takes from a public host
+{%- block notebook_css -%}{{ resources.include_js("static/voila-style.js") }}{{ spinner.css() }}{{ super.super() }}{%- endblock -%}"""
 
 
 def served_notebook(
@@ -66,8 +73,10 @@ def served_notebook(
     import nbformat
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
+
     data_root = dataset_root(data_root, "+".join(SAMPLE_DOMAINS))  # the samples are made before the first visitor comes
-    if not data_root.is_dir(): raise FileNotFoundError(f"data_root: there is no folder {data_root}")
+    if not data_root.is_dir():
+        raise FileNotFoundError(f"data_root: there is no folder {data_root}")
     values = dict(runs=str(resolve(runs)), data_root=str(data_root), out=str(resolve(out)))
     path = folder / "dashboard.ipynb"
     notebook = parameterize_notebook(load_notebook_node(str(NOTEBOOKS / "dashboard.ipynb")), values)
@@ -79,14 +88,19 @@ def served_notebook(
     (template / "index.html.j2").write_text(PAGE)
     return path
 
-
+# %% ../../nbs/api/dashboards/10_app.ipynb #37a73a0d
 def voila_environment(
     notebook: Path,  # as `served_notebook` made it
 ) -> dict[str, str]:
     "The environment in which Voila finds the page of the dashboards."
-    return {**os.environ, "JUPYTER_PATH": os.pathsep.join([str(notebook.parent / "page"), *filter(None, [os.environ.get("JUPYTER_PATH")])])}
+    return {
+        **os.environ,
+        "JUPYTER_PATH": os.pathsep.join(
+            [str(notebook.parent / "page"), *filter(None, [os.environ.get("JUPYTER_PATH")])]
+        ),
+    }
 
-
+# %% ../../nbs/api/dashboards/10_app.ipynb #a78b9343
 def voila_command(
     notebook: Path,
     port: int = 8866,
@@ -94,14 +108,31 @@ def voila_command(
     password: str = "",  # empty: none
 ) -> list[str]:
     "The command that serves a notebook and nothing else."
-    options = {"port": port, "Voila.ip": ip, "no-browser": True, "strip_sources": True, "preheat_kernel": True, "pool_size": 1,
-               "VoilaConfiguration.file_allowlist": "[]", "VoilaConfiguration.show_tracebacks": False, "theme": "light", "template": "adaptseg"}
+    options = {
+        "port": port,
+        "Voila.ip": ip,
+        "no-browser": True,
+        "strip_sources": True,
+        "preheat_kernel": True,
+        "pool_size": 1,
+        "VoilaConfiguration.file_allowlist": "[]",
+        "VoilaConfiguration.show_tracebacks": False,
+        "theme": "light",
+        "template": "adaptseg",
+    }
     if password:
         from jupyter_server.auth import passwd
+
         options["PasswordIdentityProvider.hashed_password"] = passwd(password)
-    return [sys.executable, "-m", "voila", str(notebook), *(f"--{k}" if v is True and k == "no-browser" else f"--{k}={v}" for k, v in options.items())]
+    return [
+        sys.executable,
+        "-m",
+        "voila",
+        str(notebook),
+        *(f"--{k}" if v is True and k == "no-browser" else f"--{k}={v}" for k, v in options.items()),
+    ]
 
-
+# %% ../../nbs/api/dashboards/10_app.ipynb #7106ba2f
 def serve(
     runs: str = "runs",  # as for `dashboard`
     data_root: str | None = None,
@@ -111,17 +142,23 @@ def serve(
     ask: bool = False,  # for a password
 ) -> None:
     "Serve the dashboards until stopped."
-    if not find_spec("voila"): raise ValueError("the app needs Voila: pip install voila")
+    if not find_spec("voila"):
+        raise ValueError("the app needs Voila: pip install voila")
     with TemporaryDirectory() as folder:
         notebook = served_notebook(Path(folder), runs, data_root, out)
         command = voila_command(notebook, port, ip, getpass("password of the app: ") if ask else "")
         check_port(ip, port)
-        print(f"dashboards: http://{'localhost' if ip.startswith('127.') else ip}:{port}/  (ctrl-c ends it)", flush=True)
-        if not ask and not ip.startswith("127."): print("anybody who reaches this address can look; --password asks for one", flush=True)
+        print(
+            f"dashboards: http://{'localhost' if ip.startswith('127.') else ip}:{port}/  (ctrl-c ends it)", flush=True
+        )
+        if not ask and not ip.startswith("127."):
+            print("anybody who reaches this address can look; --password asks for one", flush=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends Voila and its kernels, as ctrl-c does
         server = subprocess.Popen(command, cwd=folder, env=voila_environment(notebook))
-        try: server.wait()
-        except KeyboardInterrupt: pass
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            pass
         finally:
             server.terminate()
             server.wait()
@@ -131,5 +168,7 @@ def check_port(ip: str, port: int) -> None:
     "Voila would take another one, and nobody would know which."
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try: s.bind((ip, port))
-        except OSError as e: raise ValueError(f"port: {ip}:{port} cannot be used ({e.strerror}): give another --port") from None
+        try:
+            s.bind((ip, port))
+        except OSError as e:
+            raise ValueError(f"port: {ip}:{port} cannot be used ({e.strerror}): give another --port") from None

@@ -27,6 +27,7 @@ from ..datasets.splits import Split
 from ..evaluation.figures import paint_classes
 from ..evaluation.predict import image_names
 from ..reports.dataset import class_frequencies, frequency_figure
+from fastcore.basics import patch
 
 # %% ../../nbs/api/dashboards/07_dataset_view.ipynb #996edb29
 COUNTED = 200  # label maps that frequencies are counted from, where no manifest has counted all
@@ -37,11 +38,12 @@ def some_of(
     n: int = COUNTED,
 ) -> Split:
     "Evenly spaced items of a large split; all of them where a manifest knows their pixels."
-    if len(split) <= n or split.items[0].row is not None: return split
+    if len(split) <= n or split.items[0].row is not None:
+        return split
     at = np.linspace(0, len(split) - 1, n).astype(int)
-    return replace(split, members=(tuple(split.items[i] for i in at),), weights=(1.,))
+    return replace(split, members=(tuple(split.items[i] for i in at),), weights=(1.0,))
 
-
+# %% ../../nbs/api/dashboards/07_dataset_view.ipynb #539be398
 class DatasetBrowser:
     "One split of a domain, and what it holds: state and actions."
 
@@ -49,84 +51,134 @@ class DatasetBrowser:
         self,
         data_root: str | None = None,  # folder of datasets; None: the sample domains
     ):
-        self.data_root, self.split, self.names, self.index, self.alpha, self.rows = data_root, None, [], 0, .6, []
+        self.data_root, self.split, self.names, self.index, self.alpha, self.rows = data_root, None, [], 0, 0.6, []
         self.refresh()
 
-    def refresh(self) -> None:
-        "Read the folder again."
-        self.domains = domain_choices(self.data_root)
+# %% ../../nbs/api/dashboards/07_dataset_view.ipynb #b810921c
+@patch
+def refresh(self: DatasetBrowser) -> None:
+    "Read the folder again."
+    self.domains = domain_choices(self.data_root)
 
-    def find(self, domain: str, split: str) -> Split:
-        "A split of one of the domains; images without classes of their own get those of Cityscapes."
-        if domain not in self.domains: raise ValueError(f"there is no domain {domain!r} here: expected one of {', '.join(self.domains) or 'none: the data root is empty'}")
-        return find_split(domain, split, self.data_root, None if get_domain(domain).classes else CITYSCAPES19)
 
-    def open(self, domain: str, split: str = "train") -> None:
-        "Look at a split."
-        self.split, self.index = self.find(domain, split), 0
-        self.names, self.rows = image_names(self.split), []
-        if self.ids_file: self.read_rows()
+@patch
+def find(self: DatasetBrowser, domain: str, split: str) -> Split:
+    "A split of one of the domains; images without classes of their own get those of Cityscapes."
+    if domain not in self.domains:
+        raise ValueError(
+            f"there is no domain {domain!r} here: expected one of "
+            f"{', '.join(self.domains) or 'none: the data root is empty'}"
+        )
+    return find_split(domain, split, self.data_root, None if get_domain(domain).classes else CITYSCAPES19)
 
-    def go(self, index: int) -> None:
-        "To an image by its number; around at either end."
-        if self.split: self.index = index % len(self.names)
 
-    def next(self) -> None: self.go(self.index + 1)
+@patch
+def open(self: DatasetBrowser, domain: str, split: str = "train") -> None:
+    "Look at a split."
+    self.split, self.index = self.find(domain, split), 0
+    self.names, self.rows = image_names(self.split), []
+    if self.ids_file:
+        self.read_rows()
 
-    def previous(self) -> None: self.go(self.index - 1)
 
-    def pictures(self) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:  # image and painted image (h, w, 3) uint8, train ids (h, w); None without a label map
-        "The image that is shown, and its label map over it."
-        item = self.split.items[self.index]
-        image = small_image(item)
-        if item.label is None: return image, None, None
-        truth, classes = small_truth(item, self.split.classes), self.split.classes
-        return image, paint_classes(image, truth, classes, (*range(len(classes)), IGNORE), self.alpha), truth
+@patch
+def go(self: DatasetBrowser, index: int) -> None:
+    "To an image by its number; around at either end."
+    if self.split:
+        self.index = index % len(self.names)
 
-    def frequencies(
-        self,
-        beside: str | None = None,  # another domain
-    ) -> Figure:
-        "How often each class occurs, here and beside."
-        splits = {self.split.name: self.split} | ({beside: self.find(beside, self.split.split)} if beside and beside != self.split.name else {})
-        tables = {name: class_frequencies(some_of(s)).reindex(self.split.classes.names, fill_value=0) for name, s in splits.items()}
-        return frequency_figure(tables, self.split.classes)
 
-    # --- the id table of a dataset of one's own
+@patch
+def next(self: DatasetBrowser) -> None:
+    self.go(self.index + 1)
 
-    @property
-    def ids_file(self):
-        "Where the id table is; None for the known domains, whose ids are known."
-        return get_domain(self.split.name).folder / "ids.csv" if self.split and self.split.name.startswith("folder:") else None
+# %% ../../nbs/api/dashboards/07_dataset_view.ipynb #550734e3
+@patch
+def previous(self: DatasetBrowser) -> None:
+    self.go(self.index - 1)
 
-    def read_rows(self) -> None:
-        "The id table as it is on disk."
-        with open(self.ids_file, newline="", encoding="utf-8-sig") as f: self.rows = [list(row.values()) for row in csv.DictReader(f)]
 
-    def set_row(self, i: int, **values) -> None:  # id, name, red, green, blue
-        "Change a row, not yet on disk."
-        unknown = set(values) - set(COLUMNS)
-        if unknown: raise ValueError(f"expected {', '.join(COLUMNS)}, found {', '.join(unknown)}")
-        for k, v in values.items(): self.rows[i][COLUMNS.index(k)] = str(v)
+@patch
+def pictures(
+    self: DatasetBrowser,
+) -> tuple[
+    np.ndarray, np.ndarray | None, np.ndarray | None
+]:  # image and painted image (h, w, 3) uint8, train ids (h, w); None without a label map
+    "The image that is shown, and its label map over it."
+    item = self.split.items[self.index]
+    image = small_image(item)
+    if item.label is None:
+        return image, None, None
+    truth, classes = small_truth(item, self.split.classes), self.split.classes
+    return image, paint_classes(image, truth, classes, (*range(len(classes)), IGNORE), self.alpha), truth
 
-    def add_row(self) -> None:
-        "One more id, without a name: known, and ignored."
-        used = {int(r[0]) for r in self.rows if r[0].lstrip("-").isdigit()}
-        self.rows.append([str(next(i for i in range(65536) if i not in used)), "", "0", "0", "0"])
 
-    def remove_row(self, i: int) -> None:
-        "One id less."
-        del self.rows[i]
+@patch
+def frequencies(
+    self: DatasetBrowser,
+    beside: str | None = None,  # another domain
+) -> Figure:
+    "How often each class occurs, here and beside."
+    splits = {self.split.name: self.split} | (
+        {beside: self.find(beside, self.split.split)} if beside and beside != self.split.name else {}
+    )
+    tables = {
+        name: class_frequencies(some_of(s)).reindex(self.split.classes.names, fill_value=0)
+        for name, s in splits.items()
+    }
+    return frequency_figure(tables, self.split.classes)
 
-    def save_rows(self) -> None:
-        "Write the table, if it is one that can be read, and open the split with it."
-        if not self.ids_file: raise ValueError("only a dataset of your own (a folder with an ids.csv) has a table to edit")
-        with atomic_write(self.ids_file) as part:
-            with open(part, "w", newline="", encoding="utf-8") as f: csv.writer(f).writerows([COLUMNS, *self.rows])
-            read_ids(part)
-        index = self.index
-        self.open(self.split.name, self.split.split)
-        self.go(index)
+# %% ../../nbs/api/dashboards/07_dataset_view.ipynb #b512d7f6
+@patch(as_prop=True)
+def ids_file(self: DatasetBrowser):
+    "Where the id table is; None for the known domains, whose ids are known."
+    return (
+        get_domain(self.split.name).folder / "ids.csv" if self.split and self.split.name.startswith("folder:") else None
+    )
+
+
+@patch
+def read_rows(self: DatasetBrowser) -> None:
+    "The id table as it is on disk."
+    with open(self.ids_file, newline="", encoding="utf-8-sig") as f:
+        self.rows = [list(row.values()) for row in csv.DictReader(f)]
+
+
+@patch
+def set_row(self: DatasetBrowser, i: int, **values) -> None:  # id, name, red, green, blue
+    "Change a row, not yet on disk."
+    unknown = set(values) - set(COLUMNS)
+    if unknown:
+        raise ValueError(f"expected {', '.join(COLUMNS)}, found {', '.join(unknown)}")
+    for k, v in values.items():
+        self.rows[i][COLUMNS.index(k)] = str(v)
+
+
+@patch
+def add_row(self: DatasetBrowser) -> None:
+    "One more id, without a name: known, and ignored."
+    used = {int(r[0]) for r in self.rows if r[0].lstrip("-").isdigit()}
+    self.rows.append([str(next(i for i in range(65536) if i not in used)), "", "0", "0", "0"])
+
+
+@patch
+def remove_row(self: DatasetBrowser, i: int) -> None:
+    "One id less."
+    del self.rows[i]
+
+# %% ../../nbs/api/dashboards/07_dataset_view.ipynb #1aa71d37
+@patch
+def save_rows(self: DatasetBrowser) -> None:
+    "Write the table, if it is one that can be read, and open the split with it."
+    if not self.ids_file:
+        raise ValueError("only a dataset of your own (a folder with an ids.csv) has a table to edit")
+    with atomic_write(self.ids_file) as part:
+        with open(part, "w", newline="", encoding="utf-8") as f:
+            csv.writer(f).writerows([COLUMNS, *self.rows])
+        read_ids(part)
+    index = self.index
+    self.open(self.split.name, self.split.split)
+    self.go(index)
 
 # %% ../../nbs/api/dashboards/07_dataset_view.ipynb #af5ccd58
 class DatasetView(W.VBox):
@@ -137,15 +189,28 @@ class DatasetView(W.VBox):
         browser: DatasetBrowser,
     ):
         self.browser, self.quiet, self.message = browser, False, W.HTML()
-        self.domain, self.part, self.beside = (W.Dropdown(description=d, layout=W.Layout(width="300px")) for d in ("domain", "split", "beside"))
+        self.domain, self.part, self.beside = (
+            W.Dropdown(description=d, layout=W.Layout(width="300px")) for d in ("domain", "split", "beside")
+        )
         self.part.options, self.part.value = ["train", "val", "test"], "train"
-        self.alpha, self.place = W.FloatSlider(.6, min=0, max=1, step=.05, description="opacity"), W.Label()
+        self.alpha, self.place = W.FloatSlider(0.6, min=0, max=1, step=0.05, description="opacity"), W.Label()
         self.views = [PictureView(takes=["ArrowRight", "ArrowLeft"], layout=W.Layout(width="49%")) for _ in range(2)]
         self.chart, self.table = W.Image(layout=W.Layout(max_width="900px")), W.VBox()
-        moves = [button(t, partial(self.do, c)) for t, c in (("← previous", browser.previous), ("next →", browser.next))]
-        super().__init__([W.HBox([self.domain, self.part, *moves, self.place, self.alpha], layout=W.Layout(flex_flow="row wrap")), self.message, W.HBox(self.views, layout=W.Layout(grid_gap="8px")),
-                          W.HBox([self.beside, button("count classes", self.count)]), self.chart, self.table])
-        for box in (self.domain, self.part): box.observe(lambda _: self.look(), "value")
+        moves = [
+            button(t, partial(self.do, c)) for t, c in (("← previous", browser.previous), ("next →", browser.next))
+        ]
+        super().__init__(
+            [
+                W.HBox([self.domain, self.part, *moves, self.place, self.alpha], layout=W.Layout(flex_flow="row wrap")),
+                self.message,
+                W.HBox(self.views, layout=W.Layout(grid_gap="8px")),
+                W.HBox([self.beside, button("count classes", self.count)]),
+                self.chart,
+                self.table,
+            ]
+        )
+        for box in (self.domain, self.part):
+            box.observe(lambda _: self.look(), "value")
         self.alpha.observe(lambda _: self.do(lambda: setattr(browser, "alpha", self.alpha.value)), "value")
         for view in self.views:
             view.on("key", lambda key: self.do(browser.next if key == "ArrowRight" else browser.previous))
@@ -153,59 +218,104 @@ class DatasetView(W.VBox):
         renew(self.beside, ["", *browser.domains], "")
         renew(self.domain, browser.domains, None)
 
-    def look(self):
-        "Open what the boxes say."
-        if self.domain.value: self.do(partial(self.browser.open, self.domain.value, self.part.value))
-        self.chart.value = b""
-        self.draw_table()
+# %% ../../nbs/api/dashboards/07_dataset_view.ipynb #c840688c
+@patch
+def look(self: DatasetView):
+    "Open what the boxes say."
+    if self.domain.value:
+        self.do(partial(self.browser.open, self.domain.value, self.part.value))
+    self.chart.value = b""
+    self.draw_table()
 
-    def do(self, action):
-        "Change the state, and show it."
-        with told(self.message):
-            action()
-            self.draw()
 
-    def draw(self):
-        "Show the image and its label map."
-        b = self.browser
-        if not b.split: return
-        image, painted, self.truth = b.pictures()
-        self.place.value = f"{b.index + 1} of {len(b.names)}"
-        self.views[0].title, self.views[1].title = b.names[b.index], "label map" if painted is not None else "no label map"
-        self.views[0].show(image)
-        if painted is None: self.views[1].picture = b""
-        else: self.views[1].show(painted)
+@patch
+def do(self: DatasetView, action):
+    "Change the state, and show it."
+    with told(self.message):
+        action()
+        self.draw()
 
-    def point(self, x, y):
-        "Say which class is under the pointer."
-        if self.browser.split and self.truth is not None:
-            label = self.truth[y, x]
-            self.views[1].note = "ignored" if label == IGNORE else self.browser.split.classes.names[label]
 
-    def count(self):
-        "Draw the class frequencies."
-        with told(self.message):
-            if not self.browser.split: raise ValueError("open a domain first")
-            view = PictureView()
-            view.show(figure_rgb(self.browser.frequencies(self.beside.value or None)))
-            self.chart.format, self.chart.value = "jpeg", view.picture
-            view.close()
+@patch
+def draw(self: DatasetView):
+    "Show the image and its label map."
+    b = self.browser
+    if not b.split:
+        return
+    image, painted, self.truth = b.pictures()
+    self.place.value = f"{b.index + 1} of {len(b.names)}"
+    self.views[0].title, self.views[1].title = (
+        b.names[b.index],
+        "label map" if painted is not None else "no label map",
+    )
+    self.views[0].show(image)
+    if painted is None:
+        self.views[1].picture = b""
+    else:
+        self.views[1].show(painted)
 
-    def draw_table(self):
-        "The id table as boxes."
-        b = self.browser
-        if not b.rows: self.table.children = []; return
-        lines = [self._line(i, *row) for i, row in enumerate(b.rows)]
-        buttons = W.HBox([button("add an id", partial(self._edit, b.add_row)), button("save ids.csv", partial(self._edit, b.save_rows))])
-        self.table.children = [W.HTML(f"<b>{escape(str(b.ids_file))}</b>: id in the files, name (empty: ignored), colour"), *lines, buttons]
+# %% ../../nbs/api/dashboards/07_dataset_view.ipynb #7cf7bf77
+@patch
+def point(self: DatasetView, x, y):
+    "Say which class is under the pointer."
+    if self.browser.split and self.truth is not None:
+        label = self.truth[y, x]
+        self.views[1].note = "ignored" if label == IGNORE else self.browser.split.classes.names[label]
 
-    def _line(self, i, number, name, *colour):
-        known = all(c.isdigit() and int(c) < 256 for c in colour)
-        boxes = [W.Text(number, layout=W.Layout(width="70px")), W.Text(name, layout=W.Layout(width="220px")), W.ColorPicker(value="#%02x%02x%02x" % tuple(map(int, colour)) if known else "#000000", concise=True)]
-        for box, k in zip(boxes, ("id", "name")): box.observe(lambda c, k=k: self.browser.set_row(i, **{k: c.new}), "value")
-        boxes[2].observe(lambda c: self.browser.set_row(i, **{k: int(c.new[at:at + 2], 16) for k, at in (("red", 1), ("green", 3), ("blue", 5))}), "value")
-        return W.HBox([*boxes, button("remove", partial(self._edit, partial(self.browser.remove_row, i)))])
 
-    def _edit(self, action):
-        self.do(action)
-        self.draw_table()
+@patch
+def count(self: DatasetView):
+    "Draw the class frequencies."
+    with told(self.message):
+        if not self.browser.split:
+            raise ValueError("open a domain first")
+        view = PictureView()
+        view.show(figure_rgb(self.browser.frequencies(self.beside.value or None)))
+        self.chart.format, self.chart.value = "jpeg", view.picture
+        view.close()
+
+
+@patch
+def draw_table(self: DatasetView):
+    "The id table as boxes."
+    b = self.browser
+    if not b.rows:
+        self.table.children = []
+        return
+    lines = [self._line(i, *row) for i, row in enumerate(b.rows)]
+    buttons = W.HBox(
+        [
+            button("add an id", partial(self._edit, b.add_row)),
+            button("save ids.csv", partial(self._edit, b.save_rows)),
+        ]
+    )
+    self.table.children = [
+        W.HTML(f"<b>{escape(str(b.ids_file))}</b>: id in the files, name (empty: ignored), colour"),
+        *lines,
+        buttons,
+    ]
+
+# %% ../../nbs/api/dashboards/07_dataset_view.ipynb #4681ee04
+@patch
+def _line(self: DatasetView, i, number, name, *colour):
+    known = all(c.isdigit() and int(c) < 256 for c in colour)
+    boxes = [
+        W.Text(number, layout=W.Layout(width="70px")),
+        W.Text(name, layout=W.Layout(width="220px")),
+        W.ColorPicker(value="#%02x%02x%02x" % tuple(map(int, colour)) if known else "#000000", concise=True),
+    ]
+    for box, k in zip(boxes, ("id", "name")):
+        box.observe(lambda c, k=k: self.browser.set_row(i, **{k: c.new}), "value")
+    boxes[2].observe(
+        lambda c: self.browser.set_row(
+            i, **{k: int(c.new[at : at + 2], 16) for k, at in (("red", 1), ("green", 3), ("blue", 5))}
+        ),
+        "value",
+    )
+    return W.HBox([*boxes, button("remove", partial(self._edit, partial(self.browser.remove_row, i)))])
+
+
+@patch
+def _edit(self: DatasetView, action):
+    self.do(action)
+    self.draw_table()

@@ -27,6 +27,7 @@ from ..evaluation.metrics import scores
 from ..evaluation.predict import Predictor, image_miou, image_names
 from ..runs.folder import Run, find_runs
 from ..streets.samples import SAMPLE_DOMAINS, dataset_root
+from fastcore.basics import patch
 
 # %% ../../nbs/api/dashboards/02_explorer.ipynb #50592db6
 FIELDS = ("source", "target", "method", "seed")  # by which runs are told apart
@@ -38,9 +39,12 @@ def run_table(
     "Runs that have weights, finished or not; those whose configuration cannot be read are left out."
     found = {}
     for run in find_runs(out, finished=False):
-        try: config = run.config
-        except (ValueError, OSError): continue  # being written
-        if run.trained: found[f"{run.path.parent.name}/{run.path.name}"] = run, config
+        try:
+            config = run.config
+        except (ValueError, OSError):
+            continue  # being written
+        if run.trained:
+            found[f"{run.path.parent.name}/{run.path.name}"] = run, config
     return found
 
 
@@ -48,11 +52,12 @@ def domain_choices(
     data_root: str | None,  # None: the sample domains
 ) -> list[str]:
     "The domains that a data root holds."
-    if data_root is None: return list(SAMPLE_DOMAINS)
+    if data_root is None:
+        return list(SAMPLE_DOMAINS)
     names = [n for n in found_datasets(resolve(data_root)) if n != "bsds500"]
     return names + (["camvid_day", "camvid_dusk"] if "camvid" in names else [])
 
-
+# %% ../../nbs/api/dashboards/02_explorer.ipynb #103dfe06
 def find_split(
     domain: str,
     split: str,  # train, val or test
@@ -62,20 +67,23 @@ def find_split(
     "A split to look at, with labels where it has them; files are opened when they are shown."
     root = dataset_root(data_root, domain)
     for labels in (True, False):
-        try: return load_split(domain, split, root, classes, labels=labels, check=False)
-        except FileNotFoundError as e: problem = e
+        try:
+            return load_split(domain, split, root, classes, labels=labels, check=False)
+        except FileNotFoundError as e:
+            problem = e
     raise problem
 
 # %% ../../nbs/api/dashboards/02_explorer.ipynb #86ec4a82
 class Panel(NamedTuple):
     "One picture of the explorer."
+
     title: str
     picture: np.ndarray | None  # (h, w, 3) uint8 RGB; None: there is none, the caption says why
     caption: str = ""
     labels: np.ndarray | None = None  # (h, w) train ids, for the class under the pointer
     classes: ClassSet | None = None  # that they mean
 
-
+# %% ../../nbs/api/dashboards/02_explorer.ipynb #73ef6460
 class Explorer:
     "Results of any runs on any images: state and actions."
 
@@ -86,194 +94,313 @@ class Explorer:
     ):
         self.out, self.data_root, self.predictors, self.lock = runs, data_root, OrderedDict(), Lock()
         self.chosen, self.split, self.names, self.index, self.hidden, self.came_to = [], None, [], 0, set(), None
-        self.mode, self.alpha, self.outlines = "classes", .6, False
+        self.mode, self.alpha, self.outlines = "classes", 0.6, False
         self.refresh()
 
-    def refresh(self) -> None:
-        "Read the folders again."
-        self.failed = {}  # (run, image) -> why it cannot be shown
-        self.runs, self.domains = run_table(self.out), domain_choices(self.data_root)
-        self.chosen = [name for name in self.chosen if name in self.runs]
+# %% ../../nbs/api/dashboards/02_explorer.ipynb #c1779f14
+@patch
+def refresh(self: Explorer) -> None:
+    "Read the folders again."
+    self.failed = {}  # (run, image) -> why it cannot be shown
+    self.runs, self.domains = run_table(self.out), domain_choices(self.data_root)
+    self.chosen = [name for name in self.chosen if name in self.runs]
 
-    def matching(
-        self,
-        **wanted: str,  # of `FIELDS`; an empty value fits all
-    ) -> list[str]:  # names of runs
-        "The runs of a source, target, method or seed."
-        return [name for name, (_, cfg) in self.runs.items() if all(v in ("", str(cfg.get(k))) for k, v in wanted.items())]
 
-    def values(self, field: str) -> list[str]:  # of `FIELDS`
-        "What runs can be told apart by."
-        return sorted({str(cfg.get(field)) for _, cfg in self.runs.values()})
+@patch
+def matching(
+    self: Explorer,
+    **wanted: str,  # of `FIELDS`; an empty value fits all
+) -> list[str]:  # names of runs
+    "The runs of a source, target, method or seed."
+    return [name for name, (_, cfg) in self.runs.items() if all(v in ("", str(cfg.get(k))) for k, v in wanted.items())]
 
-    def choose(self, names: list[str]) -> None:
-        "Look at these runs, in this order; a split that is open is opened in the classes of the first."
-        unknown = [n for n in names if n not in self.runs]
-        if unknown: raise ValueError(f"there is no run {unknown[0]} with weights in {self.out}: refresh, or wait until it is trained")
-        self.chosen = list(names)
-        if self.split and self.classes_wanted not in (None, self.split.classes): self.open(self.split.name, self.split.split, self.name)
 
-    @property
-    def classes_wanted(self) -> ClassSet | None:
-        "The class set of the first run, if it is one by name."
-        return CLASS_SETS.get(self.runs[self.chosen[0]][1].get("classes_used")) if self.chosen else None
+@patch
+def values(self: Explorer, field: str) -> list[str]:  # of `FIELDS`
+    "What runs can be told apart by."
+    return sorted({str(cfg.get(field)) for _, cfg in self.runs.values()})
 
-    def open(
-        self,
-        domain: str,  # of `domains`
-        split: str = "val",
-        name: str | None = None,  # of the first image to see
-    ) -> None:
-        "Look at the images of a split."
-        if domain not in self.domains: raise ValueError(f"there is no domain {domain!r} here: expected one of {', '.join(self.domains) or 'none: the data root is empty'}")
-        self.split = find_split(domain, split, self.data_root, self.classes_wanted)
-        self.names, self.matrices = image_names(self.split), {}
-        self.index = self.names.index(name) if name in self.names else 0
-        self.hidden &= set(range(len(self.split.classes)))
 
-    @property
-    def name(self) -> str | None:
-        "The image that is shown."
-        return self.item_name() if self.split else None
+@patch
+def choose(self: Explorer, names: list[str]) -> None:
+    "Look at these runs, in this order; a split that is open is opened in the classes of the first."
+    unknown = [n for n in names if n not in self.runs]
+    if unknown:
+        raise ValueError(
+            f"there is no run {unknown[0]} with weights in {self.out}: refresh, or wait until it is trained"
+        )
+    self.chosen = list(names)
+    if self.split and self.classes_wanted not in (None, self.split.classes):
+        self.open(self.split.name, self.split.split, self.name)
 
-    # --- from image to image
+# %% ../../nbs/api/dashboards/02_explorer.ipynb #ebd7329d
+@patch(as_prop=True)
+def classes_wanted(self: Explorer) -> ClassSet | None:
+    "The class set of the first run, if it is one by name."
+    return CLASS_SETS.get(self.runs[self.chosen[0]][1].get("classes_used")) if self.chosen else None
 
-    def go(self, index: int) -> None:
-        "To an image by its number; around at either end."
-        if self.split: self.index = index % len(self.names)
 
-    def next(self) -> None: self.go(self.index + 1)
+@patch
+def open(
+    self: Explorer,
+    domain: str,  # of `domains`
+    split: str = "val",
+    name: str | None = None,  # of the first image to see
+) -> None:
+    "Look at the images of a split."
+    if domain not in self.domains:
+        raise ValueError(
+            f"there is no domain {domain!r} here: expected one of "
+            f"{', '.join(self.domains) or 'none: the data root is empty'}"
+        )
+    self.split = find_split(domain, split, self.data_root, self.classes_wanted)
+    self.names, self.matrices = image_names(self.split), {}
+    self.index = self.names.index(name) if name in self.names else 0
+    self.hidden &= set(range(len(self.split.classes)))
 
-    def previous(self) -> None: self.go(self.index - 1)
 
-    def image_scores(self, run: str) -> dict[str, float]:  # image name -> mIoU 0..1
-        "What is known of the images of the split: from the run's metrics, and from what was looked at."
-        known = self.overall(run).get("images_miou", {})
-        seen = {name: image_miou(torch.from_numpy(m)) for (r, name), m in self.matrices.items() if r == run and m.size}
-        return {n: v for n, v in {**known, **seen}.items() if v is not None and n in set(self.names)}
+@patch(as_prop=True)
+def name(self: Explorer) -> str | None:
+    "The image that is shown."
+    return self.item_name() if self.split else None
 
-    def overall(self, run: str) -> dict:
-        "A run's scores on the split that is open, as `evaluate` gave them; empty where it was not scored on it."
-        r = self.runs[run][0]
-        try: return r.metrics.get(f"{self.split.name}/{self.split.split}", {}) if r.finished else {}
-        except (ValueError, OSError): return {}
 
-    def worst(self) -> None:
-        "To the first run's worst image; from there to the second worst, and so on."
-        if not self.chosen: raise ValueError("choose a run first: images are worst for a network")
-        ranked = sorted((v, n) for n, v in self.image_scores(self.chosen[0]).items())
-        if not ranked: raise ValueError("no image of this split has a score yet: look at some, or score the run on it (adaptseg evaluate)")
-        order = [n for _, n in ranked]
-        at = order.index(self.name) + 1 if self.name == self.came_to and self.name in order else 0
-        self.came_to = order[at % len(order)]
-        self.go(self.names.index(self.came_to))
+@patch
+def go(self: Explorer, index: int) -> None:
+    "To an image by its number; around at either end."
+    if self.split:
+        self.index = index % len(self.names)
 
-    # --- what is painted
+# %% ../../nbs/api/dashboards/02_explorer.ipynb #46c93786
+@patch
+def next(self: Explorer) -> None:
+    self.go(self.index + 1)
 
-    def toggle(self, class_id: int) -> None:
-        "A class on or off."
-        self.hidden ^= {class_id}
 
-    def only_selected(self) -> None:
-        "The selected objects and nothing else."
-        if not self.split: raise ValueError("open a domain first")
-        self.hidden = {*range(len(self.split.classes)), IGNORE} - set(self.split.classes.group("selected"))
+@patch
+def previous(self: Explorer) -> None:
+    self.go(self.index - 1)
 
-    def all_classes(self) -> None:
-        "Every class."
-        self.hidden = set()
 
-    # --- pictures
+@patch
+def image_scores(self: Explorer, run: str) -> dict[str, float]:  # image name -> mIoU 0..1
+    "What is known of the images of the split: from the run's metrics, and from what was looked at."
+    known = self.overall(run).get("images_miou", {})
+    seen = {name: image_miou(torch.from_numpy(m)) for (r, name), m in self.matrices.items() if r == run and m.size}
+    return {n: v for n, v in {**known, **seen}.items() if v is not None and n in set(self.names)}
 
-    def look(self, run: str, ahead: int = 0) -> Look:  # of the current image, or of one further on
-        "A run's view of an image, from the cache or computed; one at a time."
-        item, name, classes, matrices, folder = self.item(ahead), self.item_name(ahead), self.split.classes, self.matrices, self.runs[run][0].path
+
+@patch
+def overall(self: Explorer, run: str) -> dict:
+    "A run's scores on the split that is open, as `evaluate` gave them; empty where it was not scored on it."
+    r = self.runs[run][0]
+    try:
+        return r.metrics.get(f"{self.split.name}/{self.split.split}", {}) if r.finished else {}
+    except (ValueError, OSError):
+        return {}
+
+# %% ../../nbs/api/dashboards/02_explorer.ipynb #428642c4
+@patch
+def worst(self: Explorer) -> None:
+    "To the first run's worst image; from there to the second worst, and so on."
+    if not self.chosen:
+        raise ValueError("choose a run first: images are worst for a network")
+    ranked = sorted((v, n) for n, v in self.image_scores(self.chosen[0]).items())
+    if not ranked:
+        raise ValueError(
+            "no image of this split has a score yet: look at some, or score the run on it (adaptseg evaluate)"
+        )
+    order = [n for _, n in ranked]
+    at = order.index(self.name) + 1 if self.name == self.came_to and self.name in order else 0
+    self.came_to = order[at % len(order)]
+    self.go(self.names.index(self.came_to))
+
+
+@patch
+def toggle(self: Explorer, class_id: int) -> None:
+    "A class on or off."
+    self.hidden ^= {class_id}
+
+
+@patch
+def only_selected(self: Explorer) -> None:
+    "The selected objects and nothing else."
+    if not self.split:
+        raise ValueError("open a domain first")
+    self.hidden = {*range(len(self.split.classes)), IGNORE} - set(self.split.classes.group("selected"))
+
+
+@patch
+def all_classes(self: Explorer) -> None:
+    "Every class."
+    self.hidden = set()
+
+# %% ../../nbs/api/dashboards/02_explorer.ipynb #9bb736d3
+@patch
+def look(self: Explorer, run: str, ahead: int = 0) -> Look:  # of the current image, or of one further on
+    "A run's view of an image, from the cache or computed; one at a time."
+    item, name, classes, matrices, folder = (
+        self.item(ahead),
+        self.item_name(ahead),
+        self.split.classes,
+        self.matrices,
+        self.runs[run][0].path,
+    )
+    try:
+        with self.lock:
+            found = look(folder / "weights.safetensors", item, classes, lambda: self.predictor(run))
+    except (ValueError, OSError, RuntimeError) as e:
+        self.failed[run, name] = str(e)
+        raise
+    matrices[run, name] = found.matrix
+    return found
+
+
+@patch
+def item_name(self: Explorer, ahead: int = 0) -> str:
+    "The name of the current image, or of one further on."
+    return self.names[(self.index + ahead) % len(self.names)]
+
+
+@patch
+def item(self: Explorer, ahead: int = 0) -> Item:
+    "The current image, or one further on."
+    return self.split.items[(self.index + ahead) % len(self.names)]
+
+# %% ../../nbs/api/dashboards/02_explorer.ipynb #75dc58d7
+@patch
+def pending(self: Explorer, ahead: int = 0) -> list[str]:
+    "The chosen runs that have not seen the current image yet, or one further on."
+    known = lambda run: is_known(self.runs[run][0].path / "weights.safetensors", self.item(ahead), self.split.classes)
+    return [
+        run for run in self.chosen if self.split and (run, self.item_name(ahead)) not in self.failed and not known(run)
+    ]
+
+
+@patch
+def predictor(self: Explorer, run: str) -> Predictor:
+    "A run's network; the last two are kept."
+    if run not in self.predictors:
+        self.predictors[run] = Predictor.load(self.runs[run][0].path)
+        if len(self.predictors) > 2:
+            self.predictors.popitem(last=False)
+    return self.predictors[run]
+
+
+@patch
+def paint(self: Explorer, image: np.ndarray, labels: np.ndarray, classes: ClassSet) -> np.ndarray:  # (H, W, 3) uint8
+    "A label map as the state says."
+    shown = tuple({*range(len(classes)), IGNORE} - self.hidden)
+    picture = paint_classes(image, labels, classes, shown, self.alpha)
+    return outlined(picture, np.where(np.isin(labels, shown), labels, IGNORE - 1)) if self.outlines else picture
+
+# %% ../../nbs/api/dashboards/02_explorer.ipynb #f6d713a4
+@patch
+def run_panel(self: Explorer, title: str, run: str, image: np.ndarray, truth: np.ndarray | None) -> Panel:
+    "What a run says of the current image."
+    found = self.look(run)
+    scored = truth is not None and found.matrix.size > 0
+    classes = self.split.classes if scored else self.classes_of(run)
+    values = {
+        "mIoU here": self.image_scores(run).get(self.name) if scored else None,
+        "of the split": self.overall(run).get("miou"),
+    }
+    said = [f"{text} {v:.1%}" for text, v in values.items() if v is not None]
+    if self.mode == "confidence":
+        picture, more = confidence_map(found.confidence), [f"mean confidence {found.confidence.mean() / 255:.0%}"]
+    elif self.mode == "classes":
+        picture, more = self.paint(image, found.labels, classes), []
+    elif scored:
+        picture, more = (
+            error_map(found.labels, truth),
+            [f"{(found.labels != truth)[truth != IGNORE].mean():.0%} of pixels wrong"],
+        )
+    else:
+        picture, more = image, ["no labels to compare with"]
+    return Panel(title, picture, ", ".join(said + more), found.labels, classes)
+
+
+@patch
+def classes_of(self: Explorer, run: str) -> ClassSet:
+    "What a run's labels mean."
+    return CLASS_SETS.get(self.runs[run][1].get("classes_used")) or self.predictor(run).classes
+
+# %% ../../nbs/api/dashboards/02_explorer.ipynb #b8591dfd
+@patch
+def panels(
+    self: Explorer, wait: bool = True
+) -> list[Panel]:  # wait: compute what is not there; otherwise such a panel says that it comes
+    "Input, ground truth and the chosen runs, as the state says; what cannot be shown says why."
+    if not self.split:
+        return []
+    item, classes = self.item(), self.split.classes
+    try:
+        image = small_image(item)
+    except (ValueError, OSError) as e:
+        return [Panel("input", None, str(e))]
+    found, truth = [Panel("input", image, self.name)], None
+    if item.label is not None:
         try:
-            with self.lock: found = look(folder / "weights.safetensors", item, classes, lambda: self.predictor(run))
+            truth = small_truth(item, classes)
+        except (ValueError, OSError) as e:
+            found.append(Panel("ground truth", None, str(e)))
+        else:
+            found.append(Panel("ground truth", self.paint(image, truth, classes), "", truth, classes))
+    missing = self.pending()
+    for title, run in zip(run_names([self.runs[r][0] for r in self.chosen]), self.chosen):
+        if (run, self.name) in self.failed:
+            found.append(Panel(title, None, self.failed[run, self.name]))
+            continue
+        if not wait and run in missing:
+            found.append(Panel(title, image, "computing ..."))
+            continue
+        try:
+            found.append(self.run_panel(title, run, image, truth))
         except (ValueError, OSError, RuntimeError) as e:
-            self.failed[run, name] = str(e)
-            raise
-        matrices[run, name] = found.matrix
-        return found
+            found.append(Panel(title, None, str(e)))
+    return found
 
-    def item_name(self, ahead: int = 0) -> str:
-        "The name of the current image, or of one further on."
-        return self.names[(self.index + ahead) % len(self.names)]
+# %% ../../nbs/api/dashboards/02_explorer.ipynb #ce579a36
+@patch
+def image_table(
+    self: Explorer,
+) -> pd.DataFrame:  # rows: mean and selected classes; columns: run, here or split; 0..1 or NaN
+    "IoU of the mean and of the selected objects, on this image and on the split."
+    classes, columns = self.split.classes, {}
+    names = ["mean", *(classes.names[i] for i in classes.group("selected"))]
+    for run in self.chosen:
+        matrix, split = self.matrices.get((run, self.name)), self.overall(run)
+        counted = matrix is not None and matrix.size
+        here = (
+            scores(torch.from_numpy(matrix), classes)["iou"] | {"mean": image_miou(torch.from_numpy(matrix))}
+            if counted
+            else {}
+        )
+        columns[run, "here"] = pd.Series([here.get(n) for n in names], names, float)
+        columns[run, "split"] = pd.Series(
+            [(split.get("iou", {}) | {"mean": split.get("miou")}).get(n) for n in names], names, float
+        )
+    return pd.DataFrame(columns)
 
-    def item(self, ahead: int = 0) -> Item:
-        "The current image, or one further on."
-        return self.split.items[(self.index + ahead) % len(self.names)]
-
-    def pending(self, ahead: int = 0) -> list[str]:
-        "The chosen runs that have not seen the current image yet, or one further on."
-        known = lambda run: is_known(self.runs[run][0].path / "weights.safetensors", self.item(ahead), self.split.classes)
-        return [run for run in self.chosen if self.split and (run, self.item_name(ahead)) not in self.failed and not known(run)]
-
-    def predictor(self, run: str) -> Predictor:
-        "A run's network; the last two are kept."
-        if run not in self.predictors:
-            self.predictors[run] = Predictor.load(self.runs[run][0].path)
-            if len(self.predictors) > 2: self.predictors.popitem(last=False)
-        return self.predictors[run]
-
-    def paint(self, image: np.ndarray, labels: np.ndarray, classes: ClassSet) -> np.ndarray:  # (H, W, 3) uint8
-        "A label map as the state says."
-        shown = tuple({*range(len(classes)), IGNORE} - self.hidden)
-        picture = paint_classes(image, labels, classes, shown, self.alpha)
-        return outlined(picture, np.where(np.isin(labels, shown), labels, IGNORE - 1)) if self.outlines else picture
-
-    def run_panel(self, title: str, run: str, image: np.ndarray, truth: np.ndarray | None) -> Panel:
-        "What a run says of the current image."
-        found = self.look(run)
-        scored = truth is not None and found.matrix.size > 0
-        classes = self.split.classes if scored else self.classes_of(run)
-        values = {"mIoU here": self.image_scores(run).get(self.name) if scored else None, "of the split": self.overall(run).get("miou")}
-        said = [f"{text} {v:.1%}" for text, v in values.items() if v is not None]
-        if self.mode == "confidence": picture, more = confidence_map(found.confidence), [f"mean confidence {found.confidence.mean() / 255:.0%}"]
-        elif self.mode == "classes": picture, more = self.paint(image, found.labels, classes), []
-        elif scored: picture, more = error_map(found.labels, truth), [f"{(found.labels != truth)[truth != IGNORE].mean():.0%} of pixels wrong"]
-        else: picture, more = image, ["no labels to compare with"]
-        return Panel(title, picture, ", ".join(said + more), found.labels, classes)
-
-    def classes_of(self, run: str) -> ClassSet:
-        "What a run's labels mean."
-        return CLASS_SETS.get(self.runs[run][1].get("classes_used")) or self.predictor(run).classes
-
-    def panels(self, wait: bool = True) -> list[Panel]:  # wait: compute what is not there; otherwise such a panel says that it comes
-        "Input, ground truth and the chosen runs, as the state says; what cannot be shown says why."
-        if not self.split: return []
-        item, classes = self.item(), self.split.classes
-        try: image = small_image(item)
-        except (ValueError, OSError) as e: return [Panel("input", None, str(e))]
-        found, truth = [Panel("input", image, self.name)], None
-        if item.label is not None:
-            try: truth = small_truth(item, classes)
-            except (ValueError, OSError) as e: found.append(Panel("ground truth", None, str(e)))
-            else: found.append(Panel("ground truth", self.paint(image, truth, classes), "", truth, classes))
-        missing = self.pending()
-        for title, run in zip(run_names([self.runs[r][0] for r in self.chosen]), self.chosen):
-            if (run, self.name) in self.failed: found.append(Panel(title, None, self.failed[run, self.name])); continue
-            if not wait and run in missing: found.append(Panel(title, image, "computing ...")); continue
-            try: found.append(self.run_panel(title, run, image, truth))
-            except (ValueError, OSError, RuntimeError) as e: found.append(Panel(title, None, str(e)))
-        return found
-
-    def image_table(self) -> pd.DataFrame:  # rows: mean and selected classes; columns: run, here or split; 0..1 or NaN
-        "IoU of the mean and of the selected objects, on this image and on the split."
-        classes, columns = self.split.classes, {}
-        names = ["mean", *(classes.names[i] for i in classes.group("selected"))]
-        for run in self.chosen:
-            matrix, split = self.matrices.get((run, self.name)), self.overall(run)
-            counted = matrix is not None and matrix.size
-            here = scores(torch.from_numpy(matrix), classes)["iou"] | {"mean": image_miou(torch.from_numpy(matrix))} if counted else {}
-            columns[run, "here"] = pd.Series([here.get(n) for n in names], names, float)
-            columns[run, "split"] = pd.Series([(split.get("iou", {}) | {"mean": split.get("miou")}).get(n) for n in names], names, float)
-        return pd.DataFrame(columns)
-
-    def save(self, path: Path) -> Path:  # .png
-        "What is seen, as one picture."
-        panels = [p for p in self.panels() if p.picture is not None]
-        if not panels: raise ValueError("there is nothing to save: open a domain first")
-        titles, seen = {p.title: [p.picture] for p in panels}, [p.labels for p in panels if p.labels is not None and p.classes == self.split.classes]
-        legend = [labels[~np.isin(labels, list(self.hidden))] for labels in seen] if self.mode == "classes" else False
-        return save_figure(comparison(titles, self.split.classes, legend=legend, captions={p.title: [p.caption or None] for p in panels}, width=max(10, 4 * len(panels))), path)
+# %% ../../nbs/api/dashboards/02_explorer.ipynb #28be4951
+@patch
+def save(self: Explorer, path: Path) -> Path:  # .png
+    "What is seen, as one picture."
+    panels = [p for p in self.panels() if p.picture is not None]
+    if not panels:
+        raise ValueError("there is nothing to save: open a domain first")
+    titles, seen = (
+        {p.title: [p.picture] for p in panels},
+        [p.labels for p in panels if p.labels is not None and p.classes == self.split.classes],
+    )
+    legend = [labels[~np.isin(labels, list(self.hidden))] for labels in seen] if self.mode == "classes" else False
+    return save_figure(
+        comparison(
+            titles,
+            self.split.classes,
+            legend=legend,
+            captions={p.title: [p.caption or None] for p in panels},
+            width=max(10, 4 * len(panels)),
+        ),
+        path,
+    )

@@ -18,18 +18,31 @@ from ..base.paths import resolve
 from .explorer import FIELDS, Explorer
 from .picture_view import PictureView, button, told
 from ..datasets.labels import IGNORE
+from fastcore.basics import patch
 
 # %% ../../nbs/api/dashboards/03_explorer_view.ipynb #04071d91
-KEYS = {"ArrowRight": "next", "n": "next", "ArrowLeft": "previous", "p": "previous", "w": "worst", "s": "only_selected", "a": "all_classes", "o": "outlines"}
+KEYS = {
+    "ArrowRight": "next",
+    "n": "next",
+    "ArrowLeft": "previous",
+    "p": "previous",
+    "w": "worst",
+    "s": "only_selected",
+    "a": "all_classes",
+    "o": "outlines",
+}
 
 
 def score_html(table: pd.DataFrame) -> str:  # as `Explorer.image_table` gives it
     "IoU in percent as a small table."
-    if table.empty: return ""
+    if table.empty:
+        return ""
     runs = list(dict.fromkeys(run for run, _ in table.columns))
     cell = lambda v: "<td style='text-align:right;padding:0 8px'>" + ("" if pd.isna(v) else f"{v:.1%}") + "</td>"
     head = "".join(f"<th colspan=2 style='padding:0 8px'>{escape(run.split('/')[-1])}</th>" for run in runs)
-    rows = "".join(f"<tr><td>{escape(name)}</td>{''.join(map(cell, row))}</tr>" for name, row in zip(table.index, table.to_numpy()))
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td>{''.join(map(cell, row))}</tr>" for name, row in zip(table.index, table.to_numpy())
+    )
     return f"<table style='line-height:1.3'><tr><th></th>{head}</tr><tr><td>IoU</td>{'<td style=text-align:right>here</td><td style=text-align:right>split</td>' * len(runs)}</tr>{rows}</table>"
 
 
@@ -44,7 +57,7 @@ def renew(
     values = list(box._options_values)
     box.value = next((v for v in (old, first, *values) if v in values), None)
 
-
+# %% ../../nbs/api/dashboards/03_explorer_view.ipynb #766c5b37
 class ExplorerView(W.VBox):
     "The results explorer."
 
@@ -56,181 +69,296 @@ class ExplorerView(W.VBox):
         self.explorer, self.out, self.pictures, self.panels, self.quiet = explorer, out, {}, [], False
         self.message, self.scores, self.wanted, self.drawing = W.HTML(), W.HTML(), Event(), RLock()
         self.grid = W.Box(layout=W.Layout(flex_flow="row wrap", grid_gap="8px"))
-        super().__init__([self._choice(), self._paging(), self._painting(), self.message, self.grid, W.HBox([self.scores])])
+        super().__init__(
+            [self._choice(), self._paging(), self._painting(), self.message, self.grid, W.HBox([self.scores])]
+        )
         self.refresh()
-        if explorer.domains: self.open_domain()
+        if explorer.domains:
+            self.open_domain()
         Thread(target=self._work, daemon=True).start()
 
-    # --- the rows of controls
+# %% ../../nbs/api/dashboards/03_explorer_view.ipynb #f47b1231
+@patch
+def _choice(self: ExplorerView):
+    "What is looked at."
+    self.fields = {f: W.Dropdown(description=f, layout=W.Layout(width="200px")) for f in FIELDS}
+    self.runs = W.SelectMultiple(rows=6, layout=W.Layout(width="430px"))
+    self.domain, self.part = (W.Dropdown(description=d, layout=W.Layout(width="230px")) for d in ("domain", "split"))
+    self.part.options, self.part.value = ["val", "train", "test"], "val"
+    reload = button("read the folders again", self.refresh)
+    for box in self.fields.values():
+        box.observe(self._filter, "value")
+    self.runs.observe(self._chosen, "value")
+    for box in (self.domain, self.part):
+        box.observe(self._opened, "value")
+    return W.HBox(
+        [
+            W.VBox([*self.fields.values()]),
+            W.VBox([W.HTML("runs (ctrl and shift choose several)"), self.runs]),
+            W.VBox([self.domain, self.part, reload]),
+        ],
+        layout=W.Layout(flex_flow="row wrap"),
+    )
 
-    def _choice(self):
-        "What is looked at."
-        self.fields = {f: W.Dropdown(description=f, layout=W.Layout(width="200px")) for f in FIELDS}
-        self.runs = W.SelectMultiple(rows=6, layout=W.Layout(width="430px"))
-        self.domain, self.part = (W.Dropdown(description=d, layout=W.Layout(width="230px")) for d in ("domain", "split"))
-        self.part.options, self.part.value = ["val", "train", "test"], "val"
-        reload = button("read the folders again", self.refresh)
-        for box in self.fields.values(): box.observe(self._filter, "value")
-        self.runs.observe(self._chosen, "value")
-        for box in (self.domain, self.part): box.observe(self._opened, "value")
-        return W.HBox([W.VBox([*self.fields.values()]), W.VBox([W.HTML("runs (ctrl and shift choose several)"), self.runs]), W.VBox([self.domain, self.part, reload])], layout=W.Layout(flex_flow="row wrap"))
 
-    def _paging(self):
-        "Which image."
-        self.number = W.BoundedIntText(min=1, max=1, description="image", layout=W.Layout(width="170px"))
-        self.name = W.Combobox(placeholder="name of an image", continuous_update=False, layout=W.Layout(width="320px"))
-        self.count = W.Label()
-        self.number.observe(lambda c: self._do(partial(self.explorer.go, c.new - 1)), "value")
-        self.name.observe(self._named, "value")
-        moves = [button(text, partial(self.press, key)) for text, key in (("← previous", "p"), ("next →", "n"), ("next worst", "w"))]
-        return W.HBox([*moves, self.number, self.count, self.name], layout=W.Layout(flex_flow="row wrap"))
+@patch
+def _paging(self: ExplorerView):
+    "Which image."
+    self.number = W.BoundedIntText(min=1, max=1, description="image", layout=W.Layout(width="170px"))
+    self.name = W.Combobox(placeholder="name of an image", continuous_update=False, layout=W.Layout(width="320px"))
+    self.count = W.Label()
+    self.number.observe(lambda c: self._do(partial(self.explorer.go, c.new - 1)), "value")
+    self.name.observe(self._named, "value")
+    moves = [
+        button(text, partial(self.press, key))
+        for text, key in (("← previous", "p"), ("next →", "n"), ("next worst", "w"))
+    ]
+    return W.HBox([*moves, self.number, self.count, self.name], layout=W.Layout(flex_flow="row wrap"))
 
-    def _painting(self):
-        "How it is painted."
-        self.mode = W.ToggleButtons(options=["classes", "confidence", "errors"], style=W.ToggleButtonsStyle(button_width="95px"))
-        self.alpha = W.FloatSlider(.6, min=0, max=1, step=.05, description="opacity", layout=W.Layout(width="260px"))
-        self.outlines = W.Checkbox(False, description="outlines", indent=False, layout=W.Layout(width="90px"))
-        for box in (self.mode, self.alpha, self.outlines): box.observe(self._painted, "value")
-        self.classes = W.Box(layout=W.Layout(flex_flow="row wrap"))
-        buttons = [button(text, partial(self.press, key)) for text, key in (("selected objects", "s"), ("all classes", "a"))]
-        return W.VBox([W.HBox([self.mode, self.alpha, self.outlines, *buttons, button("save PNG", self.save)], layout=W.Layout(flex_flow="row wrap")), self.classes])
+# %% ../../nbs/api/dashboards/03_explorer_view.ipynb #6fa1815e
+@patch
+def _painting(self: ExplorerView):
+    "How it is painted."
+    self.mode = W.ToggleButtons(
+        options=["classes", "confidence", "errors"], style=W.ToggleButtonsStyle(button_width="95px")
+    )
+    self.alpha = W.FloatSlider(0.6, min=0, max=1, step=0.05, description="opacity", layout=W.Layout(width="260px"))
+    self.outlines = W.Checkbox(False, description="outlines", indent=False, layout=W.Layout(width="90px"))
+    for box in (self.mode, self.alpha, self.outlines):
+        box.observe(self._painted, "value")
+    self.classes = W.Box(layout=W.Layout(flex_flow="row wrap"))
+    buttons = [
+        button(text, partial(self.press, key)) for text, key in (("selected objects", "s"), ("all classes", "a"))
+    ]
+    return W.VBox(
+        [
+            W.HBox(
+                [self.mode, self.alpha, self.outlines, *buttons, button("save PNG", self.save)],
+                layout=W.Layout(flex_flow="row wrap"),
+            ),
+            self.classes,
+        ]
+    )
 
-    # --- what a person does
-
-    def refresh(self):
-        "Read the folders again."
-        with told(self.message):
-            self.explorer.refresh()
-            self.quiet = True
-            for f, box in self.fields.items(): renew(box, [("any", ""), *((v, v) for v in self.explorer.values(f))], "")
-            renew(self.domain, self.explorer.domains, next((cfg["target"] for _, cfg in self.explorer.runs.values()), None))
-            self.quiet = False
-            self._filter()
-        if not self.explorer.runs: self.message.value = f"There is no run with weights in {escape(str(resolve(self.explorer.out)))} yet: <code>adaptseg train</code> makes one, <code>make demo</code> two."
-
-    def _filter(self, _=None):
-        if self.quiet: return
-        names = self.explorer.matching(**{f: box.value or "" for f, box in self.fields.items()})
+# %% ../../nbs/api/dashboards/03_explorer_view.ipynb #5dcab0c2
+@patch
+def refresh(self: ExplorerView):
+    "Read the folders again."
+    with told(self.message):
+        self.explorer.refresh()
         self.quiet = True
-        self.runs.options = names
-        self.runs.value = [n for n in self.explorer.chosen if n in names]
+        for f, box in self.fields.items():
+            renew(box, [("any", ""), *((v, v) for v in self.explorer.values(f))], "")
+        renew(
+            self.domain,
+            self.explorer.domains,
+            next((cfg["target"] for _, cfg in self.explorer.runs.values()), None),
+        )
         self.quiet = False
-        self._chosen()
+        self._filter()
+    if not self.explorer.runs:
+        self.message.value = (
+            f"There is no run with weights in {escape(str(resolve(self.explorer.out)))} yet: "
+            f"<code>adaptseg train</code> makes one, <code>make demo</code> two."
+        )
 
-    def _chosen(self, _=None):
-        if not self.quiet: self._do(partial(self.explorer.choose, list(self.runs.value)))
 
-    def _opened(self, _):
-        if not self.quiet: self.open_domain()
+@patch
+def _filter(self: ExplorerView, _=None):
+    if self.quiet:
+        return
+    names = self.explorer.matching(**{f: box.value or "" for f, box in self.fields.items()})
+    self.quiet = True
+    self.runs.options = names
+    self.runs.value = [n for n in self.explorer.chosen if n in names]
+    self.quiet = False
+    self._chosen()
 
-    def open_domain(self):
-        "Open the domain and the split that the boxes say."
-        self._do(partial(self.explorer.open, self.domain.value, self.part.value))
 
-    def _named(self, change):
-        if not self.quiet and change.new in self.explorer.names: self._do(partial(self.explorer.go, self.explorer.names.index(change.new)))
+@patch
+def _chosen(self: ExplorerView, _=None):
+    if not self.quiet:
+        self._do(partial(self.explorer.choose, list(self.runs.value)))
 
-    def _painted(self, _):
-        if self.quiet: return
+# %% ../../nbs/api/dashboards/03_explorer_view.ipynb #4fab7f71
+@patch
+def _opened(self: ExplorerView, _):
+    if not self.quiet:
+        self.open_domain()
+
+
+@patch
+def open_domain(self: ExplorerView):
+    "Open the domain and the split that the boxes say."
+    self._do(partial(self.explorer.open, self.domain.value, self.part.value))
+
+
+@patch
+def _named(self: ExplorerView, change):
+    if not self.quiet and change.new in self.explorer.names:
+        self._do(partial(self.explorer.go, self.explorer.names.index(change.new)))
+
+
+@patch
+def _painted(self: ExplorerView, _):
+    if self.quiet:
+        return
+    e = self.explorer
+    e.mode, e.alpha, e.outlines = self.mode.value, self.alpha.value, self.outlines.value
+    self.draw()
+
+
+@patch
+def press(self: ExplorerView, key: str):  # of `KEYS`
+    "What a key means."
+    action = KEYS[key]
+    if action == "outlines":
+        self.outlines.value = not self.outlines.value
+    else:
+        self._do(getattr(self.explorer, action))
+
+# %% ../../nbs/api/dashboards/03_explorer_view.ipynb #c8a353a8
+@patch
+def save(self: ExplorerView):
+    "Write what is seen as PNG."
+    with told(self.message):
+        path = self.explorer.save(
+            resolve(self.out) / f"{self.explorer.split.name}-{self.explorer.name}.png"
+            if self.explorer.split
+            else Path("view.png")
+        )
+        self.message.value = f"saved as {escape(str(path))}"
+
+
+@patch
+def _do(self: ExplorerView, action):
+    "Change the state, and show it."
+    if self.quiet:
+        return
+    with told(self.message):
+        action()
+    self.draw()
+
+
+@patch
+def draw(self: ExplorerView):
+    "Show the state; what has to be computed comes later."
+    e = self.explorer
+    self.quiet = True
+    if e.split:
+        self.number.max, self.number.value, self.count.value = len(e.names), e.index + 1, f"of {len(e.names)}"
+        if self.name.options != tuple(e.names[:1000]):
+            self.name.options = e.names[:1000]
+        self.name.value = e.name
+        self._draw_classes()
+    self.quiet = False
+    self._draw_panels()
+    if e.split:
+        self.wanted.set()
+
+# %% ../../nbs/api/dashboards/03_explorer_view.ipynb #92467175
+@patch
+def _draw_panels(self: ExplorerView):
+    with self.drawing:
+        self._draw(self.explorer.panels(wait=False))
+
+
+@patch
+def _draw(self: ExplorerView, panels):
+    self.panels = panels
+    for i, p in enumerate(panels):
+        if i not in self.pictures:
+            self.pictures[i] = self._picture()
+        view = self.pictures[i]
+        view.title, view.note = p.title, p.caption
+        if p.picture is None:
+            view.picture = b""
+        else:
+            view.show(p.picture)
+    width = f"{max(24, 97 // max(1, len(panels)))}%"
+    shown = [self.pictures[i] for i in range(len(panels))]
+    for view in shown:
+        view.layout.width = width
+    if list(self.grid.children) != shown:
+        self.grid.children = shown
+    self.scores.value = score_html(self.explorer.image_table()) if self.explorer.split and self.explorer.chosen else ""
+
+
+@patch
+def _picture(self: ExplorerView):
+    view = PictureView(takes=list(KEYS))
+    view.on("key", self.press)
+    view.on("move", lambda x, y: self.point(x / view.size[1], y / view.size[0]))
+    view.on("leave", self._captions)
+    return view
+
+# %% ../../nbs/api/dashboards/03_explorer_view.ipynb #cb08bd59
+@patch
+def point(
+    self: ExplorerView,
+    x: float,  # 0..1 from the left
+    y: float,  # 0..1 from above
+):
+    "Say in every panel which class is there."
+    for i, p in enumerate(self.panels):
+        if p.labels is None:
+            continue
+        h, w = p.labels.shape
+        label = p.labels[int(y * (h - 1)), int(x * (w - 1))]
+        self.pictures[i].note = "ignored" if label == IGNORE else p.classes.names[label]
+
+
+@patch
+def _captions(self: ExplorerView):
+    for i, p in enumerate(self.panels):
+        self.pictures[i].note = p.caption
+
+
+@patch
+def _draw_classes(self: ExplorerView):
+    "A switch for every class, in its colour."
+    e = self.explorer
+    if getattr(self, "switches_of", None) != e.split.classes:
+        self.switches_of = e.split.classes
+        self.classes.children = [
+            self._switch(i, n, c) for i, (n, c) in enumerate(zip(e.split.classes.names, e.split.classes.colours))
+        ]
+    for i, switch in enumerate(self.classes.children):
+        switch.children[1].value = i not in e.hidden
+
+# %% ../../nbs/api/dashboards/03_explorer_view.ipynb #d3de1846
+@patch
+def _switch(self: ExplorerView, i, name, colour):
+    box = W.Checkbox(True, description=name, indent=False, layout=W.Layout(width="auto", margin="0 14px 0 4px"))
+    box.observe(lambda _: self._do(partial(self.explorer.toggle, i)), "value")
+    return W.HBox(
+        [
+            W.HTML(
+                f"<span style='display:inline-block;width:13px;height:13px;border:1px solid "
+                f"#999;background:rgb{tuple(colour)}'></span>"
+            ),
+            box,
+        ],
+        layout=W.Layout(align_items="center"),
+    )
+
+
+@patch
+def _work(self: ExplorerView):
+    "In a thread: compute what is missing and show it, then look ahead."
+    while self.wanted.wait():
+        self.wanted.clear()
         e = self.explorer
-        e.mode, e.alpha, e.outlines = self.mode.value, self.alpha.value, self.outlines.value
-        self.draw()
-
-    def press(self, key: str):  # of `KEYS`
-        "What a key means."
-        action = KEYS[key]
-        if action == "outlines": self.outlines.value = not self.outlines.value
-        else: self._do(getattr(self.explorer, action))
-
-    def save(self):
-        "Write what is seen as PNG."
-        with told(self.message):
-            path = self.explorer.save(resolve(self.out) / f"{self.explorer.split.name}-{self.explorer.name}.png" if self.explorer.split else Path("view.png"))
-            self.message.value = f"saved as {escape(str(path))}"
-
-    def _do(self, action):
-        "Change the state, and show it."
-        if self.quiet: return
-        with told(self.message): action()
-        self.draw()
-
-    # --- what is shown
-
-    def draw(self):
-        "Show the state; what has to be computed comes later."
-        e = self.explorer
-        self.quiet = True
-        if e.split:
-            self.number.max, self.number.value, self.count.value = len(e.names), e.index + 1, f"of {len(e.names)}"
-            if self.name.options != tuple(e.names[:1000]): self.name.options = e.names[:1000]
-            self.name.value = e.name
-            self._draw_classes()
-        self.quiet = False
-        self._draw_panels()
-        if e.split: self.wanted.set()
-
-    def _draw_panels(self):
-        with self.drawing: self._draw(self.explorer.panels(wait=False))
-
-    def _draw(self, panels):
-        self.panels = panels
-        for i, p in enumerate(panels):
-            if i not in self.pictures: self.pictures[i] = self._picture()
-            view = self.pictures[i]
-            view.title, view.note = p.title, p.caption
-            if p.picture is None: view.picture = b""
-            else: view.show(p.picture)
-        width = f"{max(24, 97 // max(1, len(panels)))}%"
-        shown = [self.pictures[i] for i in range(len(panels))]
-        for view in shown: view.layout.width = width
-        if list(self.grid.children) != shown: self.grid.children = shown
-        self.scores.value = score_html(self.explorer.image_table()) if self.explorer.split and self.explorer.chosen else ""
-
-    def _picture(self):
-        view = PictureView(takes=list(KEYS))
-        view.on("key", self.press)
-        view.on("move", lambda x, y: self.point(x / view.size[1], y / view.size[0]))
-        view.on("leave", self._captions)
-        return view
-
-    def point(
-        self,
-        x: float,  # 0..1 from the left
-        y: float,  # 0..1 from above
-    ):
-        "Say in every panel which class is there."
-        for i, p in enumerate(self.panels):
-            if p.labels is None: continue
-            h, w = p.labels.shape
-            label = p.labels[int(y * (h - 1)), int(x * (w - 1))]
-            self.pictures[i].note = "ignored" if label == IGNORE else p.classes.names[label]
-
-    def _captions(self):
-        for i, p in enumerate(self.panels): self.pictures[i].note = p.caption
-
-    def _draw_classes(self):
-        "A switch for every class, in its colour."
-        e = self.explorer
-        if getattr(self, "switches_of", None) != e.split.classes:
-            self.switches_of = e.split.classes
-            self.classes.children = [self._switch(i, n, c) for i, (n, c) in enumerate(zip(e.split.classes.names, e.split.classes.colours))]
-        for i, switch in enumerate(self.classes.children): switch.children[1].value = i not in e.hidden
-
-    def _switch(self, i, name, colour):
-        box = W.Checkbox(True, description=name, indent=False, layout=W.Layout(width="auto", margin="0 14px 0 4px"))
-        box.observe(lambda _: self._do(partial(self.explorer.toggle, i)), "value")
-        return W.HBox([W.HTML(f"<span style='display:inline-block;width:13px;height:13px;border:1px solid #999;background:rgb{tuple(colour)}'></span>"), box], layout=W.Layout(align_items="center"))
-
-    def _work(self):
-        "In a thread: compute what is missing and show it, then look ahead."
-        while self.wanted.wait():
-            self.wanted.clear()
-            e = self.explorer
-            for ahead in (0, 1):
-                missing = e.pending(ahead)
-                if not ahead and not missing and any(p.caption == "computing ..." for p in self.panels): self._draw_panels()  # looked at ahead, while it was drawn
-                for run in missing:
-                    if self.wanted.is_set(): break
-                    try: e.look(run, ahead)
-                    except (ValueError, OSError, RuntimeError, LookupError): pass  # its panel says what is wrong; what has been closed meanwhile is not missed
-                    if not ahead: self._draw_panels()
+        for ahead in (0, 1):
+            missing = e.pending(ahead)
+            if not ahead and not missing and any(p.caption == "computing ..." for p in self.panels):
+                self._draw_panels()  # looked at ahead, while it was drawn
+            for run in missing:
+                if self.wanted.is_set():
+                    break
+                try:
+                    e.look(run, ahead)
+                except (ValueError, OSError, RuntimeError, LookupError):
+                    pass  # its panel says what is wrong; what has been closed meanwhile is not missed
+                if not ahead:
+                    self._draw_panels()

@@ -47,25 +47,30 @@ def small_image(
     item: Item,
 ) -> np.ndarray:  # (h, w, 3) uint8 RGB, of at most half a megapixel
     "An item's image."
+
     def make():
         rgb = np.asarray(read_image(item.image))
         return {"jpeg": np.frombuffer(encode(resize_image(rgb, working_size(rgb.shape[:2], PIXELS))), np.uint8)}
+
     return np.asarray(Image.open(BytesIO(cached("images", stamp(item.image), make)["jpeg"].tobytes())))
 
-
+# %% ../../nbs/api/dashboards/00_looks.ipynb #374ca73a
 def small_truth(
     item: Item,  # with a label map
     classes: ClassSet,
 ) -> np.ndarray:  # (h, w) uint8 train ids
     "An item's label map."
+
     def make():
         label = load_label(item, classes)
         return {"labels": resize_map(label, working_size(label.shape, PIXELS))}
+
     return cached("truths", f"{stamp(item.label)} {classes.name} {classes.names}", make)["labels"]
 
 # %% ../../nbs/api/dashboards/00_looks.ipynb #cefb172c
 class Look(NamedTuple):
     "What a network says of one image."
+
     labels: np.ndarray  # (h, w) uint8 train ids, of at most half a megapixel
     confidence: np.ndarray  # (h, w) uint8, the largest probability: 0..255 for 0..1
     matrix: np.ndarray  # (C, C) int64 counts at full size, rows are ground truth; empty without it
@@ -84,7 +89,7 @@ def is_known(weights: Path, item: Item, classes: ClassSet) -> bool:
     "Is this look in the cache?"
     return cached_file("looks", look_key(weights, item, classes)).is_file()
 
-
+# %% ../../nbs/api/dashboards/00_looks.ipynb #7658cc64
 def look(
     weights: Path,  # file that the predictor comes from
     item: Item,
@@ -92,13 +97,19 @@ def look(
     predictor: Callable[[], Predictor],  # gives it, where it is needed
 ) -> Look:
     "A network's view of an item, from the cache or new."
+
     def make():
         network, rgb = predictor(), read_image(item.image)
         small = working_size((rgb.height, rgb.width), PIXELS)
         labels, sure = network.with_confidence(rgb, small)
         scored = item.label is not None and network.classes.names == classes.names
-        matrix = confusion_matrix(*map(torch.from_numpy, (labels, load_label(item, classes))), len(classes)).numpy() if scored else np.zeros((0, 0), np.int64)
+        matrix = (
+            confusion_matrix(*map(torch.from_numpy, (labels, load_label(item, classes))), len(classes)).numpy()
+            if scored
+            else np.zeros((0, 0), np.int64)
+        )
         return dict(labels=resize_map(labels, small), confidence=np.round(255 * sure).astype(np.uint8), matrix=matrix)
+
     return Look(**cached("looks", look_key(weights, item, classes), make))
 
 # %% ../../nbs/api/dashboards/00_looks.ipynb #cf56ca1b

@@ -28,6 +28,7 @@ from ..networks.losses import HEALTHY
 from ..runs.folder import Run, find_runs
 from ..training.health import discriminator_problems
 from ..training.history import clock
+from fastcore.basics import patch
 
 # %% ../../nbs/api/dashboards/04_monitor.ipynb #ce16862a
 class Monitor:
@@ -40,61 +41,93 @@ class Monitor:
         self.path, self.seen = Path(path), None
         self.read()
 
-    def read(self) -> bool:  # is anything new?
-        "Read the folder again; what is not there yet is empty."
-        before = self.seen
-        try: run = Run(self.path); self.config, self.rows, self.finished = run.config, run.history, run.finished
-        except (OSError, ValueError): self.config, self.rows, self.finished = {}, [], False  # not begun, or just being written
-        self.images = {f.name: f / "image.jpg" for f in sorted(self.path.glob("snapshots/*")) if (f / "image.jpg").is_file()}
-        self.steps = sorted({int(f.stem.removeprefix("step-")) for f in self.path.glob("snapshots/*/step-*.png")})
-        self.seen = self.rows, self.steps, self.finished
-        return before != self.seen
+# %% ../../nbs/api/dashboards/04_monitor.ipynb #e991eb0b
+@patch
+def read(self: Monitor) -> bool:  # is anything new?
+    "Read the folder again; what is not there yet is empty."
+    before = self.seen
+    try:
+        run = Run(self.path)
+        self.config, self.rows, self.finished = run.config, run.history, run.finished
+    except (OSError, ValueError):
+        self.config, self.rows, self.finished = {}, [], False  # not begun, or just being written
+    self.images = {
+        f.name: f / "image.jpg" for f in sorted(self.path.glob("snapshots/*")) if (f / "image.jpg").is_file()
+    }
+    self.steps = sorted({int(f.stem.removeprefix("step-")) for f in self.path.glob("snapshots/*/step-*.png")})
+    self.seen = self.rows, self.steps, self.finished
+    return before != self.seen
 
-    @property
-    def done(self) -> float:  # 0..1
-        "The share of the steps that are done."
-        return min(1., self.rows[-1]["step"] / self.config["steps"]) if self.rows and self.config.get("steps") else 0.
 
-    @property
-    def seconds_left(self) -> float | None:
-        "From the pace of the last rows, validations included; None before there is one."
-        recent = self.rows[-20:]
-        if len(recent) < 2 or recent[-1]["step"] <= recent[0]["step"]: return None
-        pace = (recent[-1]["seconds"] - recent[0]["seconds"]) / (recent[-1]["step"] - recent[0]["step"])
-        return max(0., pace * (self.config["steps"] - recent[-1]["step"]))
+@patch(as_prop=True)
+def done(self: Monitor) -> float:  # 0..1
+    "The share of the steps that are done."
+    return min(1.0, self.rows[-1]["step"] / self.config["steps"]) if self.rows and self.config.get("steps") else 0.0
 
-    @property
-    def state(self) -> str:
-        "In a line: how far, how long, what it scored."
-        if not self.config: return f"no run has begun in {self.path}"
-        if not self.rows: return "begun; no step is done yet"
-        last, scored = self.rows[-1], [r for r in self.rows if r.get("miou") is not None]
-        said = [f"step {last['step']:.0f} of {self.config['steps']}"]
-        if self.finished: said.append(f"finished after {clock(last['seconds'])}")
-        elif self.seconds_left is not None: said.append(f"{clock(self.seconds_left)} left" if self.idle < max(300, 5 * self.pause) else f"nothing new for {clock(self.idle)}: stopped?")
-        return ", ".join(said + ([f"mIoU {scored[-1]['miou']:.1%} (best {max(r['miou'] for r in scored):.1%})"] if scored else []))
 
-    @property
-    def pause(self) -> float: return self.rows[-1]["seconds"] / len(self.rows)  # seconds between two rows
+@patch(as_prop=True)
+def seconds_left(self: Monitor) -> float | None:
+    "From the pace of the last rows, validations included; None before there is one."
+    recent = self.rows[-20:]
+    if len(recent) < 2 or recent[-1]["step"] <= recent[0]["step"]:
+        return None
+    pace = (recent[-1]["seconds"] - recent[0]["seconds"]) / (recent[-1]["step"] - recent[0]["step"])
+    return max(0.0, pace * (self.config["steps"] - recent[-1]["step"]))
 
-    @property
-    def idle(self) -> float: return time.time() - (self.path / "history.csv").stat().st_mtime  # seconds since the last row
+# %% ../../nbs/api/dashboards/04_monitor.ipynb #7ad27b8f
+@patch(as_prop=True)
+def state(self: Monitor) -> str:
+    "In a line: how far, how long, what it scored."
+    if not self.config:
+        return f"no run has begun in {self.path}"
+    if not self.rows:
+        return "begun; no step is done yet"
+    last, scored = self.rows[-1], [r for r in self.rows if r.get("miou") is not None]
+    said = [f"step {last['step']:.0f} of {self.config['steps']}"]
+    if self.finished:
+        said.append(f"finished after {clock(last['seconds'])}")
+    elif self.seconds_left is not None:
+        said.append(
+            f"{clock(self.seconds_left)} left"
+            if self.idle < max(300, 5 * self.pause)
+            else f"nothing new for {clock(self.idle)}: stopped?"
+        )
+    return ", ".join(
+        said + ([f"mIoU {scored[-1]['miou']:.1%} (best {max(r['miou'] for r in scored):.1%})"] if scored else [])
+    )
 
-    @property
-    def problems(self) -> list[str]:
-        "What is not well now: the discriminators, by the last rows."
-        return [p.text for p in discriminator_problems(self.rows, self.config.get("gan", "vanilla"))]
 
-    def snapshot(
-        self,
-        name: str,  # of `images`
-        step: int,  # of `steps`
-    ) -> np.ndarray | None:  # (h, w, 3) uint8 RGB; None where there is none
-        "The prediction after so many steps, over its image."
-        try:
-            with Image.open(self.images[name]) as image, Image.open(self.path / "snapshots" / name / f"step-{step:06d}.png") as labels:
-                return np.asarray(Image.blend(image.convert("RGB"), labels.convert("RGB"), .65))
-        except OSError: return None
+@patch(as_prop=True)
+def pause(self: Monitor) -> float:
+    return self.rows[-1]["seconds"] / len(self.rows)  # seconds between two rows
+
+
+@patch(as_prop=True)
+def idle(self: Monitor) -> float:
+    return time.time() - (self.path / "history.csv").stat().st_mtime  # seconds since the last row
+
+
+@patch(as_prop=True)
+def problems(self: Monitor) -> list[str]:
+    "What is not well now: the discriminators, by the last rows."
+    return [p.text for p in discriminator_problems(self.rows, self.config.get("gan", "vanilla"))]
+
+# %% ../../nbs/api/dashboards/04_monitor.ipynb #1cb0847d
+@patch
+def snapshot(
+    self: Monitor,
+    name: str,  # of `images`
+    step: int,  # of `steps`
+) -> np.ndarray | None:  # (h, w, 3) uint8 RGB; None where there is none
+    "The prediction after so many steps, over its image."
+    try:
+        with (
+            Image.open(self.images[name]) as image,
+            Image.open(self.path / "snapshots" / name / f"step-{step:06d}.png") as labels,
+        ):
+            return np.asarray(Image.blend(image.convert("RGB"), labels.convert("RGB"), 0.65))
+    except OSError:
+        return None
 
 # %% ../../nbs/api/dashboards/04_monitor.ipynb #4f9e163b
 TARGET = ("scores on the target, without labels", tuple(RULES))
@@ -109,9 +142,13 @@ def monitor_figure(
         fig = new_figure(12, 5, layout="constrained")
         for ax, (title, columns) in zip(fig.subplots(2, 3).flat, CURVES):
             level = lambda c: "conv4" if c.endswith("1") else "conv5" if c.endswith("2") else c.replace("_", " ")
-            n = sum(draw_curve(ax, monitor.rows, c, color=PALETTE[i % len(PALETTE)], lw=1.6, label=level(c)) for i, c in enumerate(columns))
+            n = sum(
+                draw_curve(ax, monitor.rows, c, color=PALETTE[i % len(PALETTE)], lw=1.6, label=level(c))
+                for i, c in enumerate(columns)
+            )
             finish_panel(ax, title, not n, HEALTHY[monitor.config.get("gan", "vanilla")])
-            if n and len(columns) > 1: ax.legend(loc="upper right" if "loss" in title else "best", fontsize=8)
+            if n and len(columns) > 1:
+                ax.legend(loc="upper right" if "loss" in title else "best", fontsize=8)
     return fig
 
 
@@ -135,74 +172,104 @@ class MonitorView(W.VBox):
     ):
         self.out, self.monitor, self.stop = out, None, Event()
         self.run = W.Dropdown(description="run", layout=W.Layout(width="480px"))
-        self.bar, self.state, self.problems = W.FloatProgress(max=1, layout=W.Layout(width="300px")), W.Label(), W.HTML()
-        self.curves, self.step = W.Image(format="png", layout=W.Layout(max_width="1200px")), W.SelectionSlider(description="step", options=[0], layout=W.Layout(width="480px"))
+        self.bar, self.state, self.problems = (
+            W.FloatProgress(max=1, layout=W.Layout(width="300px")),
+            W.Label(),
+            W.HTML(),
+        )
+        self.curves, self.step = (
+            W.Image(format="png", layout=W.Layout(max_width="1200px")),
+            W.SelectionSlider(description="step", options=[0], layout=W.Layout(width="480px")),
+        )
         self.pictures = W.HBox(layout=W.Layout(grid_gap="8px"))
         reload = W.Button(description="find runs", layout=W.Layout(width="auto"))
-        super().__init__([W.HBox([self.run, reload, self.bar, self.state]), self.problems, self.curves, self.step, self.pictures])
+        super().__init__(
+            [W.HBox([self.run, reload, self.bar, self.state]), self.problems, self.curves, self.step, self.pictures]
+        )
         reload.on_click(lambda _: self.find())
         self.run.observe(lambda c: c.new and self.watch(c.new), "value")
         self.step.observe(lambda _: self.draw_pictures(), "value")
         self.find(path)
-        if every: Thread(target=self._work, args=(every,), daemon=True).start()
-
-    def find(self, path: str | Path | None = None):
-        "List the runs again, the newest first, and watch one."
-        found = {run.path: (run.path / "config.json").stat().st_mtime for run in find_runs(self.out, finished=False)}
-        paths = sorted(found, key=found.get, reverse=True)
-        if path is not None and Path(path) not in paths: paths.insert(0, Path(path))
-        self.run.options = [(f"{p.parent.name}/{p.name}", p) for p in paths]
-        self.run.value = Path(path) if path is not None else next(iter(paths), None)
-        if not paths: self.state.value = "there is no run yet: adaptseg train begins one"
-
-    def watch(self, path: Path):
-        "Show this run from now on."
-        self.monitor = Monitor(path)
-        self.draw()
-
-    def look(self):
-        "Draw again if the folder has something new."
-        if self.monitor and self.monitor.read(): self.draw()
-        elif self.monitor: self.state.value = self.monitor.state
-
-    def draw(self):
-        "Show what the folder says."
-        m = self.monitor
-        self.bar.value, self.state.value = m.done, m.state
-        self.problems.value = "".join(f"<div style='color:#b0003a'>{text}</div>" for text in m.problems)
-        out = BytesIO()
-        monitor_figure(m).savefig(out, format="png")
-        self.curves.value = out.getvalue()
-        at_end = self.step.value == self.step.options[-1]
-        if m.steps and tuple(m.steps) != self.step.options:
-            old = self.step.value
-            self.step.options = m.steps
-            self.step.value = m.steps[-1] if at_end or old not in m.steps else old
-        self.draw_pictures()
-
-    def draw_pictures(self):
-        "What the network said of the fixed images after the steps of the slider."
-        shown = []
-        for name in self.monitor.images if self.monitor else ():
-            picture = self.monitor.snapshot(name, self.step.value)
-            if picture is None: continue
-            view = PictureView(title=name, layout=W.Layout(width="33%"))
-            view.show(picture)
-            shown.append(view)
-        old, self.pictures.children = self.pictures.children, shown
-        for view in old: view.close()
-
-    def _work(self, every):
-        while not self.stop.wait(every): self.look()
+        if every:
+            Thread(target=self._work, args=(every,), daemon=True).start()
 
     def close(self):
         "Stop looking."
         self.stop.set()
         super().close()
 
+# %% ../../nbs/api/dashboards/04_monitor.ipynb #43a46d35
+@patch
+def find(self: MonitorView, path: str | Path | None = None):
+    "List the runs again, the newest first, and watch one."
+    found = {run.path: (run.path / "config.json").stat().st_mtime for run in find_runs(self.out, finished=False)}
+    paths = sorted(found, key=found.get, reverse=True)
+    if path is not None and Path(path) not in paths:
+        paths.insert(0, Path(path))
+    self.run.options = [(f"{p.parent.name}/{p.name}", p) for p in paths]
+    self.run.value = Path(path) if path is not None else next(iter(paths), None)
+    if not paths:
+        self.state.value = "there is no run yet: adaptseg train begins one"
+
+
+@patch
+def watch(self: MonitorView, path: Path):
+    "Show this run from now on."
+    self.monitor = Monitor(path)
+    self.draw()
+
+
+@patch
+def look(self: MonitorView):
+    "Draw again if the folder has something new."
+    if self.monitor and self.monitor.read():
+        self.draw()
+    elif self.monitor:
+        self.state.value = self.monitor.state
+
+# %% ../../nbs/api/dashboards/04_monitor.ipynb #9070a2af
+@patch
+def draw(self: MonitorView):
+    "Show what the folder says."
+    m = self.monitor
+    self.bar.value, self.state.value = m.done, m.state
+    self.problems.value = "".join(f"<div style='color:#b0003a'>{text}</div>" for text in m.problems)
+    out = BytesIO()
+    monitor_figure(m).savefig(out, format="png")
+    self.curves.value = out.getvalue()
+    at_end = self.step.value == self.step.options[-1]
+    if m.steps and tuple(m.steps) != self.step.options:
+        old = self.step.value
+        self.step.options = m.steps
+        self.step.value = m.steps[-1] if at_end or old not in m.steps else old
+    self.draw_pictures()
+
+
+@patch
+def draw_pictures(self: MonitorView):
+    "What the network said of the fixed images after the steps of the slider."
+    shown = []
+    for name in self.monitor.images if self.monitor else ():
+        picture = self.monitor.snapshot(name, self.step.value)
+        if picture is None:
+            continue
+        view = PictureView(title=name, layout=W.Layout(width="33%"))
+        view.show(picture)
+        shown.append(view)
+    old, self.pictures.children = self.pictures.children, shown
+    for view in old:
+        view.close()
+
+
+@patch
+def _work(self: MonitorView, every):
+    while not self.stop.wait(every):
+        self.look()
+
 # %% ../../nbs/api/dashboards/04_monitor.ipynb #6561112f
 class Live(Callback):
     "Shows the training monitor in the notebook that trains."
+
     order, run_valid = 90, False
 
     def __init__(
@@ -218,13 +285,15 @@ class Live(Callback):
             display(self.view)
 
     def after_batch(self):
-        if time.time() - self.drawn > self.seconds: self.after_validate()
+        if time.time() - self.drawn > self.seconds:
+            self.after_validate()
 
     def after_validate(self):
         self.view.look()
         self.drawn = time.time()
 
-    def after_fit(self): self.view.look()
+    def after_fit(self):
+        self.view.look()
 
 
 def live() -> tuple[Callback, ...]:

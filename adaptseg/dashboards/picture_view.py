@@ -16,6 +16,7 @@ from ipywidgets import HTML, Button, Layout
 from traitlets import Bytes, Int, List, Tuple, Unicode
 
 from .looks import encode
+from fastcore.basics import patch
 
 # %% ../../nbs/api/dashboards/01_picture_view.ipynb #d8504c0a
 SCRIPT = """
@@ -82,6 +83,7 @@ function render({ model, el }) {
 export default { render };
 """
 
+# %% ../../nbs/api/dashboards/01_picture_view.ipynb #39550a3a
 STYLES = """
 .adaptseg-picture { outline: none; font-size: 13px; line-height: 1.35; }
 .adaptseg-picture .title { font-weight: 600; padding: 2px 0; white-space: pre-line; }
@@ -95,6 +97,7 @@ STYLES = """
 # %% ../../nbs/api/dashboards/01_picture_view.ipynb #6909a104
 class PictureView(AnyWidget):
     "A picture with a title, a line below it, and ears."
+
     _esm, _css = SCRIPT, STYLES
     picture = Bytes().tag(sync=True)  # JPEG
     size = Tuple(Int(), Int(), default_value=(1, 2)).tag(sync=True)  # (height, width) of the picture, pixels
@@ -109,28 +112,37 @@ class PictureView(AnyWidget):
         self.hears = {}
         self.on_msg(lambda view, message, buffers: self.act(**message))
 
-    def show(
-        self,
-        rgb: np.ndarray,  # (H, W, 3) uint8 RGB
-    ) -> None:
-        "Show a picture."
-        with self.hold_sync(): self.size, self.picture = rgb.shape[:2], encode(rgb)
+# %% ../../nbs/api/dashboards/01_picture_view.ipynb #3e35e3bd
+@patch
+def show(
+    self: PictureView,
+    rgb: np.ndarray,  # (H, W, 3) uint8 RGB
+) -> None:
+    "Show a picture."
+    with self.hold_sync():
+        self.size, self.picture = rgb.shape[:2], encode(rgb)
 
-    def on(
-        self,
-        kind: str,  # move, leave, click, stroke or key
-        call: Callable,  # with what the browser sent: x and y, shift of a click, points [[x, y], ...] of a stroke, or key
-    ) -> None:
-        "Call a function when something happens."
-        self.hears[kind] = call
 
-    def act(
-        self,
-        kind: str,
-        **what,  # as for `on`
-    ) -> None:
-        "Something happens: a message of the browser, or of a test."
-        if kind in self.hears: self.hears[kind](**what)
+@patch
+def on(
+    self: PictureView,
+    kind: str,  # move, leave, click, stroke or key
+    # with what the browser sent: x and y, shift of a click, points [[x, y], ...] of a stroke, or key
+    call: Callable,
+) -> None:
+    "Call a function when something happens."
+    self.hears[kind] = call
+
+
+@patch
+def act(
+    self: PictureView,
+    kind: str,
+    **what,  # as for `on`
+) -> None:
+    "Something happens: a message of the browser, or of a test."
+    if kind in self.hears:
+        self.hears[kind](**what)
 
 # %% ../../nbs/api/dashboards/01_picture_view.ipynb #5abbb57d
 @contextmanager
@@ -139,8 +151,10 @@ def told(
 ):
     "Says an error of what is done inside in a line of the dashboard; nothing, if there is none."
     line.value = ""
-    try: yield
-    except (ValueError, OSError) as e: line.value = f"<span style='color:#b0003a'>{escape(str(e))}</span>"
+    try:
+        yield
+    except (ValueError, OSError) as e:
+        line.value = f"<span style='color:#b0003a'>{escape(str(e))}</span>"
 
 
 def button(

@@ -23,14 +23,22 @@ from ..reports.filming import counted_classes, film, film_length, objects_chart
 from ..reports.video import Frames, is_video
 from ..streets.samples import dataset_root
 from ..unsupervised.images import resize_image, working_size
+from fastcore.basics import patch
 
 # %% ../../nbs/api/dashboards/08_player.ipynb #474a669e
 def film_sources(
     root: Path,  # data root
 ) -> dict[str, Path]:  # name -> folder of frames, or video
     "What a data root holds that moves."
-    cameras = {f"{p.parents[1].name} {p.parent.name}": p for p in sorted(root.glob("IITK/leftImg8bit/*/camera*/JPEGImages"))}
-    return cameras | {str(p.relative_to(root)): p for deep in ("*", "*/*") for p in sorted(root.glob(deep)) if is_video(p) and not p.name.startswith(".")}
+    cameras = {
+        f"{p.parents[1].name} {p.parent.name}": p for p in sorted(root.glob("IITK/leftImg8bit/*/camera*/JPEGImages"))
+    }
+    return cameras | {
+        str(p.relative_to(root)): p
+        for deep in ("*", "*/*")
+        for p in sorted(root.glob(deep))
+        if is_video(p) and not p.name.startswith(".")
+    }
 
 # %% ../../nbs/api/dashboards/08_player.ipynb #7e951c11
 class Player:
@@ -43,116 +51,172 @@ class Player:
         out: str | Path = "runs/views",  # folder of the films
     ):
         self.runs_folder, self.root, self.out = runs, dataset_root(data_root, "iitk"), resolve(out)
-        self.status, self.problem, self.done, self.stopping, self.thread = "ready", "", 0., Event(), None  # ready, running, stopped or failed
+        self.status, self.problem, self.done, self.stopping, self.thread = (
+            "ready",
+            "",
+            0.0,
+            Event(),
+            None,
+        )  # ready, running, stopped or failed
         self.name, self.frames, self.table, self.index = None, None, None, 0
         self.refresh()
 
-    def refresh(self) -> None:
-        "Read the folders again."
-        self.runs, self.sources = run_table(self.runs_folder), film_sources(self.root)
-        self.films = {p.stem: p for p in sorted(self.out.glob("*.mp4")) if p.with_suffix(".csv").is_file()}
+# %% ../../nbs/api/dashboards/08_player.ipynb #1a1fbc38
+@patch
+def refresh(self: Player) -> None:
+    "Read the folders again."
+    self.runs, self.sources = run_table(self.runs_folder), film_sources(self.root)
+    self.films = {p.stem: p for p in sorted(self.out.glob("*.mp4")) if p.with_suffix(".csv").is_file()}
 
-    # --- making a film
 
-    def make(
-        self,
-        source: str,  # of `sources`
-        run: str,  # of `runs`
-        rate: float | None = None,  # as for `film_frames`
-    ) -> None:
-        "Segment a source in a thread; the film is called after both."
-        if self.thread and self.thread.is_alive(): raise ValueError("stop the film that is being made first")
-        if source not in self.sources: raise ValueError(f"there is no video or camera {source!r} here: expected one of {', '.join(self.sources) or f'IITK cameras or videos in {self.root}, found none'}")
-        if run not in self.runs: raise ValueError(f"there is no run {run!r} with weights in {self.runs_folder}")
-        if rate is not None and not rate > 0: raise ValueError(f"rate: expected a positive number of frames a second, found {rate}")
-        self.status, self.problem, self.done = "running", "", 0.
-        self.stopping.clear()
-        self.thread = Thread(target=self._film, args=(source, run, rate), daemon=True)
-        self.thread.start()
+@patch
+def make(
+    self: Player,
+    source: str,  # of `sources`
+    run: str,  # of `runs`
+    rate: float | None = None,  # as for `film_frames`
+) -> None:
+    "Segment a source in a thread; the film is called after both."
+    if self.thread and self.thread.is_alive():
+        raise ValueError("stop the film that is being made first")
+    if source not in self.sources:
+        raise ValueError(
+            f"there is no video or camera {source!r} here: expected one of "
+            f"{', '.join(self.sources) or f'IITK cameras or videos in {self.root}, found none'}"
+        )
+    if run not in self.runs:
+        raise ValueError(f"there is no run {run!r} with weights in {self.runs_folder}")
+    if rate is not None and not rate > 0:
+        raise ValueError(f"rate: expected a positive number of frames a second, found {rate}")
+    self.status, self.problem, self.done = "running", "", 0.0
+    self.stopping.clear()
+    self.thread = Thread(target=self._film, args=(source, run, rate), daemon=True)
+    self.thread.start()
 
-    def _film(self, source, run, rate):
-        path, making = self.sources[source], f"{Path(source).stem} {run.replace('/', ' ')}".replace(" ", "-")
-        length = film_length(path, rate)
+# %% ../../nbs/api/dashboards/08_player.ipynb #ddbe9d47
+@patch
+def _film(self: Player, source, run, rate):
+    path, making = self.sources[source], f"{Path(source).stem} {run.replace('/', ' ')}".replace(" ", "-")
+    length = film_length(path, rate)
 
-        def hear(row):
-            self.done = min(1., (row["frame"] + 1) / length) if length else 0.
-            if self.stopping.is_set(): raise Stopped
+    def hear(row):
+        self.done = min(1.0, (row["frame"] + 1) / length) if length else 0.0
+        if self.stopping.is_set():
+            raise Stopped
 
-        try: film(Predictor.load(self.runs[run][0].path), path, self.out / f"{making}.mp4", rate, told=hear)
-        except Stopped: self.status = "stopped"
-        except (ValueError, OSError, RuntimeError) as e: self.status, self.problem = "failed", str(e)
-        else: self.status, self.done, self.made = "ready", 1., making
+    try:
+        film(Predictor.load(self.runs[run][0].path), path, self.out / f"{making}.mp4", rate, told=hear)
+    except Stopped:
+        self.status = "stopped"
+    except (ValueError, OSError, RuntimeError) as e:
+        self.status, self.problem = "failed", str(e)
+    else:
+        self.status, self.done, self.made = "ready", 1.0, making
 
-    def stop(self) -> None:
-        "End the film that is being made; nothing of it is kept."
-        self.stopping.set()
-        if self.thread: self.thread.join()
 
-    # --- looking at one
+@patch
+def stop(self: Player) -> None:
+    "End the film that is being made; nothing of it is kept."
+    self.stopping.set()
+    if self.thread:
+        self.thread.join()
 
-    def open(
-        self,
-        name: str,  # of `films`
-    ) -> None:
-        "Begin with a film's first frame."
-        if name not in self.films: raise ValueError(f"there is no film {name!r} with a table in {self.out}")
-        path = self.films[name]
-        table = pd.read_csv(path.with_suffix(".csv"))
-        if table.empty or not {"frame", "second"} <= {*table.columns}: raise ValueError(f"{path.with_suffix('.csv')}: expected a row a frame with its second, as adaptseg video writes them")
-        frames = Frames(path)
-        if self.frames: self.frames.close()
-        self.name, self.table, self.frames, self.index = name, table, frames, 0
-        counted = counted_classes(table)
-        self.classes = next((c for c in CLASS_SETS.values() if {*counted} <= {*c.names}), None)
-        self._draw_chart()
+# %% ../../nbs/api/dashboards/08_player.ipynb #dcd61e37
+@patch
+def open(
+    self: Player,
+    name: str,  # of `films`
+) -> None:
+    "Begin with a film's first frame."
+    if name not in self.films:
+        raise ValueError(f"there is no film {name!r} with a table in {self.out}")
+    path = self.films[name]
+    table = pd.read_csv(path.with_suffix(".csv"))
+    if table.empty or not {"frame", "second"} <= {*table.columns}:
+        raise ValueError(
+            f"{path.with_suffix('.csv')}: expected a row a frame with its second, as adaptseg video writes them"
+        )
+    frames = Frames(path)
+    if self.frames:
+        self.frames.close()
+    self.name, self.table, self.frames, self.index = name, table, frames, 0
+    counted = counted_classes(table)
+    self.classes = next((c for c in CLASS_SETS.values() if {*counted} <= {*c.names}), None)
+    self._draw_chart()
 
-    def _draw_chart(self):
-        "The chart, and where in it seconds are: shares of its width."
-        fig = objects_chart(self.table, self.classes)
-        self.plain = figure_rgb(fig)
-        self.left, self.right = (fig.axes[0].transData.transform((s, 0))[0] / fig.bbox.width for s in (0, self.table["second"].iloc[-1]))
 
-    def go(self, index: int) -> None:
-        "To a frame; beyond an end, to the frame there."
-        if self.table is not None: self.index = min(max(0, index), len(self.table) - 1)
+@patch
+def _draw_chart(self: Player):
+    "The chart, and where in it seconds are: shares of its width."
+    fig = objects_chart(self.table, self.classes)
+    self.plain = figure_rgb(fig)
+    self.left, self.right = (
+        fig.axes[0].transData.transform((s, 0))[0] / fig.bbox.width for s in (0, self.table["second"].iloc[-1])
+    )
 
-    def next(self) -> None: self.go(self.index + 1)
 
-    def previous(self) -> None: self.go(self.index - 1)
+@patch
+def go(self: Player, index: int) -> None:
+    "To a frame; beyond an end, to the frame there."
+    if self.table is not None:
+        self.index = min(max(0, index), len(self.table) - 1)
 
-    def busiest(self) -> None:
-        "To the frame with most selected objects."
-        if self.table is not None: self.go(int(self.table[counted_classes(self.table)].sum(axis=1).argmax()))
+# %% ../../nbs/api/dashboards/08_player.ipynb #b2fc77c2
+@patch
+def next(self: Player) -> None:
+    self.go(self.index + 1)
 
-    def point(self, x: float) -> None:  # 0..1 of the chart's width
-        "To the second that is there in the chart."
-        if self.table is None or self.right == self.left: return
-        share = (x - self.left) / (self.right - self.left)
-        self.go(int((self.table["second"] - share * self.table["second"].iloc[-1]).abs().argmin()))
 
-    @property
-    def rate(self) -> float:
-        "Frames a second of the open film."
-        return float(self.frames.rate)
+@patch
+def previous(self: Player) -> None:
+    self.go(self.index - 1)
 
-    @property
-    def second(self) -> float:
-        "Where the current frame is."
-        return float(self.table["second"].iloc[self.index])
 
-    @property
-    def counts(self) -> dict[str, int]:
-        "The selected objects of the current frame; classes without any are left out."
-        return {name: int(n) for name in counted_classes(self.table) if (n := self.table[name].iloc[self.index])}
+@patch
+def busiest(self: Player) -> None:
+    "To the frame with most selected objects."
+    if self.table is not None:
+        self.go(int(self.table[counted_classes(self.table)].sum(axis=1).argmax()))
 
-    def picture(self) -> np.ndarray:  # (h, w, 3) uint8 RGB, of at most half a megapixel
-        "The current frame."
-        frame = self.frames[self.index]
-        return resize_image(frame, working_size(frame.shape[:2], PIXELS))
 
-    def chart(self) -> np.ndarray:  # (h, w, 3) uint8 RGB
-        "Objects over time, with a line where the current frame is."
-        rgb, last = self.plain.copy(), self.table["second"].iloc[-1]
-        x = round((self.left + (self.right - self.left) * (self.second / last if last else 0)) * rgb.shape[1])
-        rgb[:, x:x + 2] = 0, 114, 178
-        return rgb
+@patch
+def point(self: Player, x: float) -> None:  # 0..1 of the chart's width
+    "To the second that is there in the chart."
+    if self.table is None or self.right == self.left:
+        return
+    share = (x - self.left) / (self.right - self.left)
+    self.go(int((self.table["second"] - share * self.table["second"].iloc[-1]).abs().argmin()))
+
+
+@patch(as_prop=True)
+def rate(self: Player) -> float:
+    "Frames a second of the open film."
+    return float(self.frames.rate)
+
+
+@patch(as_prop=True)
+def second(self: Player) -> float:
+    "Where the current frame is."
+    return float(self.table["second"].iloc[self.index])
+
+# %% ../../nbs/api/dashboards/08_player.ipynb #42fa803e
+@patch(as_prop=True)
+def counts(self: Player) -> dict[str, int]:
+    "The selected objects of the current frame; classes without any are left out."
+    return {name: int(n) for name in counted_classes(self.table) if (n := self.table[name].iloc[self.index])}
+
+
+@patch
+def picture(self: Player) -> np.ndarray:  # (h, w, 3) uint8 RGB, of at most half a megapixel
+    "The current frame."
+    frame = self.frames[self.index]
+    return resize_image(frame, working_size(frame.shape[:2], PIXELS))
+
+
+@patch
+def chart(self: Player) -> np.ndarray:  # (h, w, 3) uint8 RGB
+    "Objects over time, with a line where the current frame is."
+    rgb, last = self.plain.copy(), self.table["second"].iloc[-1]
+    x = round((self.left + (self.right - self.left) * (self.second / last if last else 0)) * rgb.shape[1])
+    rgb[:, x : x + 2] = 0, 114, 178
+    return rgb

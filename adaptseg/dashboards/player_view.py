@@ -15,6 +15,7 @@ import ipywidgets as W
 from .explorer_view import renew
 from .picture_view import PictureView, button, told
 from .player import Player
+from fastcore.basics import patch
 
 # %% ../../nbs/api/dashboards/09_player_view.ipynb #3b8ecaec
 class PlayerView(W.VBox):
@@ -24,124 +25,209 @@ class PlayerView(W.VBox):
         self,
         player: Player,
     ):
-        self.player, self.quiet, self.message, self.busy, self.resting, self.playing = player, False, W.HTML(), RLock(), Event(), None
+        self.player, self.quiet, self.message, self.busy, self.resting, self.playing = (
+            player,
+            False,
+            W.HTML(),
+            RLock(),
+            Event(),
+            None,
+        )
         super().__init__([self._making(), self.message, self._playing()])
         self.refresh()
 
-    def _making(self):
-        "What is segmented, and by which network."
-        self.source, self.run = (W.Dropdown(description=d, layout=W.Layout(width="340px")) for d in ("camera", "run"))
-        self.rate = W.FloatText(0, description="rate", layout=W.Layout(width="150px"))
-        self.bar, self.state = W.FloatProgress(max=1, layout=W.Layout(width="220px")), W.Label()
-        hint = W.HTML("<small>frames a second: taken from a video (0: all), or held by a folder (0: one)</small>")
-        buttons = [button(text, call) for text, call in (("segment", self.make), ("stop", self.stop), ("read the folders again", self.refresh))]
-        return W.VBox([W.HBox([self.source, self.run, self.rate, hint], layout=W.Layout(flex_flow="row wrap")), W.HBox([*buttons, self.bar, self.state])])
+# %% ../../nbs/api/dashboards/09_player_view.ipynb #7f025c51
+@patch
+def _making(self: PlayerView):
+    "What is segmented, and by which network."
+    self.source, self.run = (W.Dropdown(description=d, layout=W.Layout(width="340px")) for d in ("camera", "run"))
+    self.rate = W.FloatText(0, description="rate", layout=W.Layout(width="150px"))
+    self.bar, self.state = W.FloatProgress(max=1, layout=W.Layout(width="220px")), W.Label()
+    hint = W.HTML("<small>frames a second: taken from a video (0: all), or held by a folder (0: one)</small>")
+    buttons = [
+        button(text, call)
+        for text, call in (("segment", self.make), ("stop", self.stop), ("read the folders again", self.refresh))
+    ]
+    return W.VBox(
+        [
+            W.HBox([self.source, self.run, self.rate, hint], layout=W.Layout(flex_flow="row wrap")),
+            W.HBox([*buttons, self.bar, self.state]),
+        ]
+    )
 
-    def _playing(self):
-        "The film that is looked at."
-        self.film, self.switch = W.Dropdown(description="film", layout=W.Layout(width="480px")), button("play", self.play)
-        self.slider, self.picture, self.chart = W.IntSlider(max=0, readout=False, layout=W.Layout(width="360px")), PictureView(takes=["ArrowRight", "ArrowLeft", " "]), PictureView()
-        for box, call in ((self.film, self._opened), (self.slider, self._slid)): box.observe(call, "value")
-        self.picture.on("key", self.press)
-        self.chart.on("click", lambda x, y, shift: self.do(lambda: self.player.point((x + .5) / self.chart.size[1])))
-        moves = [button(text, lambda a=action: self.do(a)) for text, action in (("← previous", self.player.previous), ("next →", self.player.next), ("most objects", self.player.busiest))]
-        self.looks = W.VBox([W.HBox([self.switch, self.slider, *moves], layout=W.Layout(flex_flow="row wrap")), self.picture, self.chart], layout=W.Layout(max_width="900px"))
-        return W.VBox([self.film, self.looks])
+# %% ../../nbs/api/dashboards/09_player_view.ipynb #94feb54c
+@patch
+def _playing(self: PlayerView):
+    "The film that is looked at."
+    self.film, self.switch = (
+        W.Dropdown(description="film", layout=W.Layout(width="480px")),
+        button("play", self.play),
+    )
+    self.slider, self.picture, self.chart = (
+        W.IntSlider(max=0, readout=False, layout=W.Layout(width="360px")),
+        PictureView(takes=["ArrowRight", "ArrowLeft", " "]),
+        PictureView(),
+    )
+    for box, call in ((self.film, self._opened), (self.slider, self._slid)):
+        box.observe(call, "value")
+    self.picture.on("key", self.press)
+    self.chart.on("click", lambda x, y, shift: self.do(lambda: self.player.point((x + 0.5) / self.chart.size[1])))
+    moves = [
+        button(text, lambda a=action: self.do(a))
+        for text, action in (
+            ("← previous", self.player.previous),
+            ("next →", self.player.next),
+            ("most objects", self.player.busiest),
+        )
+    ]
+    self.looks = W.VBox(
+        [
+            W.HBox([self.switch, self.slider, *moves], layout=W.Layout(flex_flow="row wrap")),
+            self.picture,
+            self.chart,
+        ],
+        layout=W.Layout(max_width="900px"),
+    )
+    return W.VBox([self.film, self.looks])
 
-    def refresh(self):
-        "Read the folders again."
-        p = self.player
-        p.refresh()
-        renew(self.source, list(p.sources), None)
-        renew(self.run, list(p.runs), None)
-        renew(self.film, list(p.films), None)
-        self.looks.layout.display = "" if p.films else "none"
-        missing = [text for text, found in ((f"cameras or videos in {p.root}", p.sources), (f"runs with weights in {p.runs_folder}", p.runs)) if not found]
-        if not p.films: self.state.value = f"There are no {' and no '.join(missing)}." if missing else "There is no film yet: segment makes one."
+# %% ../../nbs/api/dashboards/09_player_view.ipynb #f20a697f
+@patch
+def refresh(self: PlayerView):
+    "Read the folders again."
+    p = self.player
+    p.refresh()
+    renew(self.source, list(p.sources), None)
+    renew(self.run, list(p.runs), None)
+    renew(self.film, list(p.films), None)
+    self.looks.layout.display = "" if p.films else "none"
+    missing = [
+        text
+        for text, found in (
+            (f"cameras or videos in {p.root}", p.sources),
+            (f"runs with weights in {p.runs_folder}", p.runs),
+        )
+        if not found
+    ]
+    if not p.films:
+        self.state.value = (
+            f"There are no {' and no '.join(missing)}." if missing else "There is no film yet: segment makes one."
+        )
 
-    def make(self):
-        "Begin to segment."
-        with told(self.message):
-            self.player.make(self.source.value, self.run.value, self.rate.value or None)
-            self.following = Thread(target=self.follow, daemon=True)
-            self.following.start()
 
-    def follow(self):
-        "Show how far the film is, until it is there."
-        p = self.player
-        while p.thread.is_alive():
-            p.thread.join(.2)
-            self.bar.value, self.state.value = p.done, f"{p.done:.0%}"
-        self.bar.value = p.done
-        self.state.value = {"stopped": "stopped: nothing was kept", "failed": "failed"}.get(p.status, "done")
-        if p.status == "failed": self.message.value = f"<span style='color:#b0003a'>{escape(p.problem)}</span>"
-        if p.status == "ready":
-            self.refresh()
-            self.film.value = None  # a film made again is opened again
-            self.film.value = p.made
+@patch
+def make(self: PlayerView):
+    "Begin to segment."
+    with told(self.message):
+        self.player.make(self.source.value, self.run.value, self.rate.value or None)
+        self.following = Thread(target=self.follow, daemon=True)
+        self.following.start()
 
-    def stop(self):
-        "End the film that is being made."
-        self.player.stop()
+# %% ../../nbs/api/dashboards/09_player_view.ipynb #4cce17b8
+@patch
+def follow(self: PlayerView):
+    "Show how far the film is, until it is there."
+    p = self.player
+    while p.thread.is_alive():
+        p.thread.join(0.2)
+        self.bar.value, self.state.value = p.done, f"{p.done:.0%}"
+    self.bar.value = p.done
+    self.state.value = {"stopped": "stopped: nothing was kept", "failed": "failed"}.get(p.status, "done")
+    if p.status == "failed":
+        self.message.value = f"<span style='color:#b0003a'>{escape(p.problem)}</span>"
+    if p.status == "ready":
+        self.refresh()
+        self.film.value = None  # a film made again is opened again
+        self.film.value = p.made
 
-    def _opened(self, change):
-        if change.new is None: return
-        self.rest()
-        with self.busy, told(self.message):
-            self.player.open(change.new)
-            self.quiet = True
-            self.slider.value, self.slider.max = 0, len(self.player.table) - 1
-            self.quiet = False
-            self.draw()
 
-    def _slid(self, change):
-        if not self.quiet: self.do(lambda: self.player.go(change.new))
+@patch
+def stop(self: PlayerView):
+    "End the film that is being made."
+    self.player.stop()
 
-    def play(self):
-        "Play from here, or rest; at the end, play from the start."
-        p = self.player
-        if self.playing and self.playing.is_alive(): return self.rest()
-        if p.table is None: return
-        if p.index == len(p.table) - 1: p.go(0)
-        self.resting.clear()
-        self.playing = Thread(target=self._run, daemon=True)
-        self.playing.start()
 
-    def _run(self):
-        "In a thread: frame after frame."
-        p, self.switch.description = self.player, "pause"
-        step = max(1, round(p.rate / 10))
-        pause = step / p.rate
-        while not self.resting.wait(pause) and p.index < len(p.table) - 1:
-            start = perf_counter()
-            self.do(lambda: p.go(p.index + step))
-            pause = max(0, step / p.rate - (perf_counter() - start))
-        self.switch.description = "play"
-
-    def rest(self):
-        "Stop playing."
-        self.resting.set()
-        if self.playing: self.playing.join()
-
-    def press(self, key: str):
-        "An arrow, or the space bar."
-        if key == " ": self.play()
-        else: self.do(self.player.next if key == "ArrowRight" else self.player.previous)
-
-    def do(self, action):
-        "Change the state, and show it."
-        with self.busy, told(self.message):
-            action()
-            self.draw()
-
-    def draw(self):
-        "Show the current frame."
-        p = self.player
-        if p.table is None: return
+@patch
+def _opened(self: PlayerView, change):
+    if change.new is None:
+        return
+    self.rest()
+    with self.busy, told(self.message):
+        self.player.open(change.new)
         self.quiet = True
-        self.slider.value = p.index
+        self.slider.value, self.slider.max = 0, len(self.player.table) - 1
         self.quiet = False
-        self.picture.show(p.picture())
-        self.chart.show(p.chart())
-        objects = ", ".join(f"{n} {name}" for name, n in p.counts.items()) or "no selected objects"
-        self.picture.note = f"frame {p.index + 1} of {len(p.table)}, {p.second:.1f} s: {objects}"
+        self.draw()
+
+
+@patch
+def _slid(self: PlayerView, change):
+    if not self.quiet:
+        self.do(lambda: self.player.go(change.new))
+
+# %% ../../nbs/api/dashboards/09_player_view.ipynb #1414b69b
+@patch
+def play(self: PlayerView):
+    "Play from here, or rest; at the end, play from the start."
+    p = self.player
+    if self.playing and self.playing.is_alive():
+        return self.rest()
+    if p.table is None:
+        return
+    if p.index == len(p.table) - 1:
+        p.go(0)
+    self.resting.clear()
+    self.playing = Thread(target=self._run, daemon=True)
+    self.playing.start()
+
+
+@patch
+def _run(self: PlayerView):
+    "In a thread: frame after frame."
+    p, self.switch.description = self.player, "pause"
+    step = max(1, round(p.rate / 10))
+    pause = step / p.rate
+    while not self.resting.wait(pause) and p.index < len(p.table) - 1:
+        start = perf_counter()
+        self.do(lambda: p.go(p.index + step))
+        pause = max(0, step / p.rate - (perf_counter() - start))
+    self.switch.description = "play"
+
+
+@patch
+def rest(self: PlayerView):
+    "Stop playing."
+    self.resting.set()
+    if self.playing:
+        self.playing.join()
+
+# %% ../../nbs/api/dashboards/09_player_view.ipynb #b3e7ff6d
+@patch
+def press(self: PlayerView, key: str):
+    "An arrow, or the space bar."
+    if key == " ":
+        self.play()
+    else:
+        self.do(self.player.next if key == "ArrowRight" else self.player.previous)
+
+
+@patch
+def do(self: PlayerView, action):
+    "Change the state, and show it."
+    with self.busy, told(self.message):
+        action()
+        self.draw()
+
+
+@patch
+def draw(self: PlayerView):
+    "Show the current frame."
+    p = self.player
+    if p.table is None:
+        return
+    self.quiet = True
+    self.slider.value = p.index
+    self.quiet = False
+    self.picture.show(p.picture())
+    self.chart.show(p.chart())
+    objects = ", ".join(f"{n} {name}" for name, n in p.counts.items()) or "no selected objects"
+    self.picture.note = f"frame {p.index + 1} of {len(p.table)}, {p.second:.1f} s: {objects}"

@@ -25,12 +25,13 @@ from ..unsupervised.images import resize_image, resize_map, rgb_image, working_s
 from ..unsupervised.kanezaki import Iteration
 from ..unsupervised.scores import connected
 from ..unsupervised.segmenter import SegmentConfig, Segmenter, segment_config
+from fastcore.basics import patch
 
 # %% ../../nbs/api/dashboards/05_workbench.ipynb #a412e007
 class Stopped(Exception):
     "The person pressed stop."
 
-
+# %% ../../nbs/api/dashboards/05_workbench.ipynb #aef24dd9
 class Workbench:
     "One image and its segments: state and actions."
 
@@ -40,179 +41,273 @@ class Workbench:
         data_root: str | None = None,  # folder of datasets; None: the sample domains
     ):
         self.out, self.data_root, self.cfg = runs, data_root, segment_config()
-        self.files, self.name, self.rgb, self.status = {}, None, None, "empty"  # empty, ready, running, paused, stopped, done or failed
+        self.files, self.name, self.rgb, self.status = (
+            {},
+            None,
+            None,
+            "empty",
+        )  # empty, ready, running, paused, stopped, done or failed
         self.going, self.stopping, self.thread = Event(), Event(), None
         self.refresh()
 
-    def refresh(self) -> None:
-        "Read the folders again."
-        self.runs, self.domains = run_table(self.out), domain_choices(self.data_root)
-        if self.data_root and (resolve(self.data_root) / "BSDS500" / "images").is_dir(): self.domains.append("bsds500")
+# %% ../../nbs/api/dashboards/05_workbench.ipynb #44c0c20b
+@patch
+def refresh(self: Workbench) -> None:
+    "Read the folders again."
+    self.runs, self.domains = run_table(self.out), domain_choices(self.data_root)
+    if self.data_root and (resolve(self.data_root) / "BSDS500" / "images").is_dir():
+        self.domains.append("bsds500")
 
-    # --- the image
 
-    def browse(
-        self,
-        domain: str,  # of `domains`
-        split: str = "val",
-    ) -> list[str]:  # names of images
-        "The images of a split."
-        if domain not in self.domains: raise ValueError(f"there is no domain {domain!r} here: expected one of {', '.join(self.domains) or 'none: the data root is empty'}")
-        self.files = find_images(segment_job(images=domain, split=split, data_root=self.data_root))[0]
-        return list(self.files)
+@patch
+def browse(
+    self: Workbench,
+    domain: str,  # of `domains`
+    split: str = "val",
+) -> list[str]:  # names of images
+    "The images of a split."
+    if domain not in self.domains:
+        raise ValueError(
+            f"there is no domain {domain!r} here: expected one of "
+            f"{', '.join(self.domains) or 'none: the data root is empty'}"
+        )
+    self.files = find_images(segment_job(images=domain, split=split, data_root=self.data_root))[0]
+    return list(self.files)
 
-    def open(self, name: str) -> None:  # of those that `browse` listed
-        "Begin with an image."
-        if name not in self.files: raise ValueError(f"there is no image {name!r} here: browse a domain first")
-        self.idle("open another image")
-        full = rgb_image(self.files[name])
-        self.name, self.size, self.rgb = name, full.shape[:2], resize_image(full, working_size(full.shape[:2], PIXELS))
-        self.strokes, self.status = [], "ready"
-        self.forget()
 
-    def forget(self) -> None:
-        "No segments, and nothing that was said of them."
-        self.labels, self.given, self.joined, self.joined_with, self.counts, self.losses, self.problem = None, np.full(self.rgb.shape[:2], IGNORE, np.uint8), None, None, [], [], ""
-        self.classes = CITYSCAPES19
+@patch
+def open(self: Workbench, name: str) -> None:  # of those that `browse` listed
+    "Begin with an image."
+    if name not in self.files:
+        raise ValueError(f"there is no image {name!r} here: browse a domain first")
+    self.idle("open another image")
+    full = rgb_image(self.files[name])
+    self.name, self.size, self.rgb = name, full.shape[:2], resize_image(full, working_size(full.shape[:2], PIXELS))
+    self.strokes, self.status = [], "ready"
+    self.forget()
 
-    def set(self, **values) -> SegmentConfig:  # fields of `SegmentConfig`; those not named are their preset's
-        "Other settings, for the next run."
-        self.cfg = segment_config(**values)
-        return self.cfg
+# %% ../../nbs/api/dashboards/05_workbench.ipynb #a4cfdd04
+@patch
+def forget(self: Workbench) -> None:
+    "No segments, and nothing that was said of them."
+    self.labels, self.given, self.joined, self.joined_with, self.counts, self.losses, self.problem = (
+        None,
+        np.full(self.rgb.shape[:2], IGNORE, np.uint8),
+        None,
+        None,
+        [],
+        [],
+        "",
+    )
+    self.classes = CITYSCAPES19
 
-    # --- scribbles
 
-    def draw(
-        self,
-        points: list,  # (x, y) in the picture
-        label: int,  # of the segment that they belong to, below `channels`; 255 rubs out
-        width: int = 6,  # pixels
-    ) -> None:
-        "A stroke of the pen."
-        if self.rgb is None: raise ValueError("open an image first")
-        if label != IGNORE and not 0 <= label < self.cfg.channels: raise ValueError(f"label: expected 0..{self.cfg.channels - 1}, as there are {self.cfg.channels} channels, found {label}")
-        self.strokes.append((points, label, width))
+@patch
+def set(self: Workbench, **values) -> SegmentConfig:  # fields of `SegmentConfig`; those not named are their preset's
+    "Other settings, for the next run."
+    self.cfg = segment_config(**values)
+    return self.cfg
 
-    def undo(self) -> None:
-        "Take the last stroke back."
-        if self.rgb is not None: self.strokes = self.strokes[:-1]
 
-    @property
-    def scribble(self) -> np.ndarray:  # (h, w) uint8 labels, 255 where nothing is drawn
-        "All strokes, as a map."
-        canvas = Image.new("L", self.rgb.shape[1::-1], IGNORE)
-        pen = ImageDraw.Draw(canvas)
-        for points, label, width in self.strokes:
-            pen.line([tuple(p) for p in points], fill=label, width=width, joint="curve")
-            for x, y in (points[0], points[-1]): pen.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=label)
-        return np.array(canvas)
+@patch
+def draw(
+    self: Workbench,
+    points: list,  # (x, y) in the picture
+    label: int,  # of the segment that they belong to, below `channels`; 255 rubs out
+    width: int = 6,  # pixels
+) -> None:
+    "A stroke of the pen."
+    if self.rgb is None:
+        raise ValueError("open an image first")
+    if label != IGNORE and not 0 <= label < self.cfg.channels:
+        raise ValueError(
+            f"label: expected 0..{self.cfg.channels - 1}, as there are {self.cfg.channels} channels, found {label}"
+        )
+    self.strokes.append((points, label, width))
 
-    # --- the run
+# %% ../../nbs/api/dashboards/05_workbench.ipynb #c07f8149
+@patch
+def undo(self: Workbench) -> None:
+    "Take the last stroke back."
+    if self.rgb is not None:
+        self.strokes = self.strokes[:-1]
 
-    def idle(self, what: str) -> None:
-        "Raise unless nothing runs."
-        if self.thread and self.thread.is_alive(): raise ValueError(f"stop the run first, then {what}")
 
-    def begin(self) -> None:
-        "Ready to run; from here on it can be paused and stopped."
-        self.idle("run again")
-        if self.rgb is None: raise ValueError("open an image first")
-        self.forget()
-        self.going.set(); self.stopping.clear()
+@patch(as_prop=True)
+def scribble(self: Workbench) -> np.ndarray:  # (h, w) uint8 labels, 255 where nothing is drawn
+    "All strokes, as a map."
+    canvas = Image.new("L", self.rgb.shape[1::-1], IGNORE)
+    pen = ImageDraw.Draw(canvas)
+    for points, label, width in self.strokes:
+        pen.line([tuple(p) for p in points], fill=label, width=width, joint="curve")
+        for x, y in (points[0], points[-1]):
+            pen.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=label)
+    return np.array(canvas)
+
+
+@patch
+def idle(self: Workbench, what: str) -> None:
+    "Raise unless nothing runs."
+    if self.thread and self.thread.is_alive():
+        raise ValueError(f"stop the run first, then {what}")
+
+
+@patch
+def begin(self: Workbench) -> None:
+    "Ready to run; from here on it can be paused and stopped."
+    self.idle("run again")
+    if self.rgb is None:
+        raise ValueError("open an image first")
+    self.forget()
+    self.going.set()
+    self.stopping.clear()
+    self.status = "running"
+
+# %% ../../nbs/api/dashboards/05_workbench.ipynb #9a6bb4ae
+@patch
+def run(self: Workbench) -> None:
+    "Segment the image, and wait for it."
+    self.begin()
+    self._segment()
+
+
+@patch
+def _segment(self: Workbench):
+    drawn = self.scribble
+    try:
+        self.labels = Segmenter(**self.cfg.model_dump())(
+            self.rgb, drawn if (drawn != IGNORE).any() else None, self._hear
+        )
+    except Stopped:
+        self.status = "stopped"
+    except (ValueError, RuntimeError) as e:
+        self.status, self.problem = "failed", str(e)
+    else:
+        self.status = "done"
+
+
+@patch
+def _hear(self: Workbench, it: Iteration):
+    "After each iteration: keep what there is, wait while paused, end when stopped."
+    self.labels = resize_map(it.labels[0].cpu().numpy().astype(np.uint8), self.rgb.shape[:2])
+    self.counts.append(int(it.n_labels[0]))
+    self.losses.append(float(it.loss[0]))
+    self.going.wait()
+    if self.stopping.is_set():
+        raise Stopped
+
+
+@patch
+def start(self: Workbench) -> None:
+    "Segment the image in a thread."
+    self.begin()
+    self.thread = Thread(target=self._segment, daemon=True)
+    self.thread.start()
+
+# %% ../../nbs/api/dashboards/05_workbench.ipynb #960160ce
+@patch
+def pause(self: Workbench) -> None:
+    "Rest, or go on."
+    if self.status == "running":
+        self.going.clear()
+        self.status = "paused"
+    elif self.status == "paused":
         self.status = "running"
+        self.going.set()
 
-    def run(self) -> None:
-        "Segment the image, and wait for it."
-        self.begin()
-        self._segment()
 
-    def _segment(self):
-        drawn = self.scribble
-        try: self.labels = Segmenter(**self.cfg.model_dump())(self.rgb, drawn if (drawn != IGNORE).any() else None, self._hear)
-        except Stopped: self.status = "stopped"
-        except (ValueError, RuntimeError) as e: self.status, self.problem = "failed", str(e)
-        else: self.status = "done"
+@patch
+def stop(self: Workbench) -> None:
+    "End the run; the segments so far stay."
+    self.stopping.set()
+    self.going.set()
+    if self.thread:
+        self.thread.join()
 
-    def _hear(self, it: Iteration):
-        "After each iteration: keep what there is, wait while paused, end when stopped."
-        self.labels = resize_map(it.labels[0].cpu().numpy().astype(np.uint8), self.rgb.shape[:2])
-        self.counts.append(int(it.n_labels[0])); self.losses.append(float(it.loss[0]))
-        self.going.wait()
-        if self.stopping.is_set(): raise Stopped
 
-    def start(self) -> None:
-        "Segment the image in a thread."
-        self.begin()
-        self.thread = Thread(target=self._segment, daemon=True)
-        self.thread.start()
+@patch
+def give(
+    self: Workbench,
+    x: int,
+    y: int,  # a place in the segment, in the picture
+    class_id: int,  # train id of `classes`; 255 takes the class back
+    everywhere: bool = False,  # all segments of this label, not only the connected one
+) -> None:
+    "Say what a segment is."
+    if self.labels is None:
+        raise ValueError("there are no segments yet: run first")
+    parts = self.labels if everywhere else connected(self.labels)
+    self.given[parts == parts[y, x]] = class_id
 
-    def pause(self) -> None:
-        "Rest, or go on."
-        if self.status == "running": self.going.clear(); self.status = "paused"
-        elif self.status == "paused": self.status = "running"; self.going.set()
+# %% ../../nbs/api/dashboards/05_workbench.ipynb #94bbbe9f
+@patch
+def join(
+    self: Workbench,
+    run: str,  # of `runs`
+    trust: float = 0.0,  # as for `fuse`
+) -> None:
+    "Let a network say what the segments are."
+    if self.labels is None:
+        raise ValueError("there are no segments yet: run first")
+    if run not in self.runs:
+        raise ValueError(f"there is no run {run!r} with weights in {self.out}")
+    predictor = Predictor.load(self.runs[run][0].path)
+    if predictor.classes.names != self.classes.names:
+        self.given[:] = IGNORE  # they meant something else
+    self.classes, self.joined_with = predictor.classes, run
+    self.joined = fuse(self.labels, predictor.probabilities(self.rgb), trust=trust)
 
-    def stop(self) -> None:
-        "End the run; the segments so far stay."
-        self.stopping.set(); self.going.set()
-        if self.thread: self.thread.join()
 
-    # --- what segments are
+@patch(as_prop=True)
+def class_map(self: Workbench) -> np.ndarray:  # (h, w) uint8 train ids, 255 where nobody said anything
+    "What was said by hand, and where nothing was, by the network."
+    return self.given if self.joined is None else np.where(self.given == IGNORE, self.joined, self.given)
 
-    def give(
-        self,
-        x: int, y: int,  # a place in the segment, in the picture
-        class_id: int,  # train id of `classes`; 255 takes the class back
-        everywhere: bool = False,  # all segments of this label, not only the connected one
-    ) -> None:
-        "Say what a segment is."
-        if self.labels is None: raise ValueError("there are no segments yet: run first")
-        parts = self.labels if everywhere else connected(self.labels)
-        self.given[parts == parts[y, x]] = class_id
+# %% ../../nbs/api/dashboards/05_workbench.ipynb #9403c31e
+@patch
+def picture(
+    self: Workbench,
+    show: str = "segments",  # or classes, or image
+    share: float = 0.45,  # of the colours, 0..1
+) -> np.ndarray:  # (h, w, 3) uint8 RGB
+    "The image with its segments or their classes, and the strokes on top."
+    if show == "segments" and self.labels is not None:
+        rgb = overlay(self.rgb, self.labels, share)
+    elif show == "classes" and self.labels is not None:
+        known = self.class_map != IGNORE
+        rgb = outlined(
+            np.where(known[..., None], blend(self.rgb, self.class_map, self.classes, share), self.rgb), self.labels
+        )
+    else:
+        rgb = self.rgb
+    drawn = self.scribble
+    return np.where((drawn == IGNORE)[..., None], rgb, segment_colours()[drawn])
 
-    def join(
-        self,
-        run: str,  # of `runs`
-        trust: float = 0.,  # as for `fuse`
-    ) -> None:
-        "Let a network say what the segments are."
-        if self.labels is None: raise ValueError("there are no segments yet: run first")
-        if run not in self.runs: raise ValueError(f"there is no run {run!r} with weights in {self.out}")
-        predictor = Predictor.load(self.runs[run][0].path)
-        if predictor.classes.names != self.classes.names: self.given[:] = IGNORE  # they meant something else
-        self.classes, self.joined_with = predictor.classes, run
-        self.joined = fuse(self.labels, predictor.probabilities(self.rgb), trust=trust)
-
-    @property
-    def class_map(self) -> np.ndarray:  # (h, w) uint8 train ids, 255 where nobody said anything
-        "What was said by hand, and where nothing was, by the network."
-        return self.given if self.joined is None else np.where(self.given == IGNORE, self.joined, self.given)
-
-    # --- what is seen and kept
-
-    def picture(
-        self,
-        show: str = "segments",  # or classes, or image
-        share: float = .45,  # of the colours, 0..1
-    ) -> np.ndarray:  # (h, w, 3) uint8 RGB
-        "The image with its segments or their classes, and the strokes on top."
-        if show == "segments" and self.labels is not None: rgb = overlay(self.rgb, self.labels, share)
-        elif show == "classes" and self.labels is not None:
-            known = self.class_map != IGNORE
-            rgb = outlined(np.where(known[..., None], blend(self.rgb, self.class_map, self.classes, share), self.rgb), self.labels)
-        else: rgb = self.rgb
-        drawn = self.scribble
-        return np.where((drawn == IGNORE)[..., None], rgb, segment_colours()[drawn])
-
-    def export(self, out: str | Path) -> Path:  # folder; the image gets one of its own in it
-        "Label map, classes, scribble and settings as files."
-        if self.labels is None: raise ValueError("there are no segments yet: run first")
-        folder = resolve(out) / self.name
-        folder.mkdir(parents=True, exist_ok=True)
-        maps = {"labels": self.labels, "classes": self.class_map, "scribble": self.scribble}
-        for kind, found in maps.items():
-            (folder / f"{kind}.png").unlink(missing_ok=True)
-            if kind == "labels" or (found != IGNORE).any(): save_labels(folder / f"{kind}.png", resize_map(found, self.size))
-        with atomic_write(folder / "picture.png") as part: Image.fromarray(self.picture()).save(part, "png")
-        write_json(folder / "settings.json", {**self.cfg.model_dump(), "image": str(self.files[self.name]), "iterations_done": len(self.counts), "labels": len(np.unique(self.labels)),
-                                              "joined_with": self.joined_with, "classes": list(self.classes.names), "strokes": self.strokes})
-        return folder
+# %% ../../nbs/api/dashboards/05_workbench.ipynb #ae80c39a
+@patch
+def export(self: Workbench, out: str | Path) -> Path:  # folder; the image gets one of its own in it
+    "Label map, classes, scribble and settings as files."
+    if self.labels is None:
+        raise ValueError("there are no segments yet: run first")
+    folder = resolve(out) / self.name
+    folder.mkdir(parents=True, exist_ok=True)
+    maps = {"labels": self.labels, "classes": self.class_map, "scribble": self.scribble}
+    for kind, found in maps.items():
+        (folder / f"{kind}.png").unlink(missing_ok=True)
+        if kind == "labels" or (found != IGNORE).any():
+            save_labels(folder / f"{kind}.png", resize_map(found, self.size))
+    with atomic_write(folder / "picture.png") as part:
+        Image.fromarray(self.picture()).save(part, "png")
+    write_json(
+        folder / "settings.json",
+        {
+            **self.cfg.model_dump(),
+            "image": str(self.files[self.name]),
+            "iterations_done": len(self.counts),
+            "labels": len(np.unique(self.labels)),
+            "joined_with": self.joined_with,
+            "classes": list(self.classes.names),
+            "strokes": self.strokes,
+        },
+    )
+    return folder

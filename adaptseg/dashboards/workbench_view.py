@@ -22,6 +22,7 @@ from .workbench import Workbench
 from ..datasets.labels import IGNORE
 from ..evaluation.figures import STYLE, new_figure
 from ..unsupervised.folder import segment_colours
+from fastcore.basics import patch
 
 # %% ../../nbs/api/dashboards/06_workbench_view.ipynb #7b219320
 def progress_png(
@@ -31,7 +32,9 @@ def progress_png(
     "Label count and loss over the iterations."
     with rc_context(STYLE):
         fig = new_figure(4.2, 2.6, layout="constrained")
-        for ax, values, title, ink in zip(fig.subplots(2, 1, sharex=True), (counts, losses), ("labels", "loss"), ("#0072b2", "#d55e00")):
+        for ax, values, title, ink in zip(
+            fig.subplots(2, 1, sharex=True), (counts, losses), ("labels", "loss"), ("#0072b2", "#d55e00")
+        ):
             ax.plot(values, color=ink, lw=1.6)
             ax.set_title(title)
             ax.set_ylim(bottom=0)
@@ -39,7 +42,7 @@ def progress_png(
         fig.savefig(out, format="png")
     return out.getvalue()
 
-
+# %% ../../nbs/api/dashboards/06_workbench_view.ipynb #6c3e37bf
 class WorkbenchView(W.VBox):
     "The Kanezaki workbench."
 
@@ -50,149 +53,247 @@ class WorkbenchView(W.VBox):
     ):
         self.bench, self.out, self.quiet, self.message = bench, out, False, W.HTML()
         self.picture = PictureView(takes=["r", " ", "z"], layout=W.Layout(width="62%"))
-        for kind, call in (("stroke", self.stroke), ("click", self.click), ("key", self.key), ("move", self.point)): self.picture.on(kind, call)
+        for kind, call in (("stroke", self.stroke), ("click", self.click), ("key", self.key), ("move", self.point)):
+            self.picture.on(kind, call)
         self.chart = W.Image(format="png", layout=W.Layout(width="420px"))
-        side = W.VBox([self._settings(), self._running(), self.chart, self._mouse(), self._network()], layout=W.Layout(width="36%"))
+        side = W.VBox(
+            [self._settings(), self._running(), self.chart, self._mouse(), self._network()],
+            layout=W.Layout(width="36%"),
+        )
         super().__init__([self._choice(), self.message, W.HBox([self.picture, side], layout=W.Layout(grid_gap="12px"))])
         self.refresh()
 
-    def _choice(self):
-        self.domain, self.part, self.name = (W.Dropdown(description=d, layout=W.Layout(width=w)) for d, w in (("domain", "230px"), ("split", "180px"), ("image", "420px")))
-        self.part.options = ["val", "train", "test"]
-        for box in (self.domain, self.part): box.observe(lambda _: self.browse(), "value")
-        self.name.observe(lambda c: c.new and self._do(partial(self.bench.open, c.new)), "value")
-        return W.HBox([self.domain, self.part, self.name, button("read the folders again", self.refresh)], layout=W.Layout(flex_flow="row wrap"))
+# %% ../../nbs/api/dashboards/06_workbench_view.ipynb #caef6bb6
+@patch
+def _choice(self: WorkbenchView):
+    self.domain, self.part, self.name = (
+        W.Dropdown(description=d, layout=W.Layout(width=w))
+        for d, w in (("domain", "230px"), ("split", "180px"), ("image", "420px"))
+    )
+    self.part.options = ["val", "train", "test"]
+    for box in (self.domain, self.part):
+        box.observe(lambda _: self.browse(), "value")
+    self.name.observe(lambda c: c.new and self._do(partial(self.bench.open, c.new)), "value")
+    return W.HBox(
+        [self.domain, self.part, self.name, button("read the folders again", self.refresh)],
+        layout=W.Layout(flex_flow="row wrap"),
+    )
 
-    def _settings(self):
-        wide = dict(layout=W.Layout(width="250px"))
-        self.variant = W.Dropdown(options=["continuity", "superpixel"], description="variant", **wide)
-        self.settings = {"channels": W.BoundedIntText(64, min=2, max=255, description="channels", **wide), "blocks": W.BoundedIntText(2, min=1, max=8, description="blocks", **wide),
-                         "mu": W.BoundedFloatText(.5, min=0, max=100, step=.1, description="mu", **wide), "superpixels": W.Dropdown(options=["graph", "slic"], description="superpixels", **wide),
-                         "n_superpixels": W.BoundedIntText(10_000, min=1, max=100_000, description="of slic", **wide), "iterations": W.BoundedIntText(200, min=1, max=5000, description="iterations", **wide)}
-        self.variant.observe(lambda _: self._preset(), "value")
-        for box in self.settings.values(): box.observe(lambda _: self._set(), "value")
-        return W.VBox([W.Box([self.variant, *self.settings.values()], layout=W.Layout(flex_flow="row wrap"))])
 
-    def _running(self):
-        self.go, self.rest, self.end = (button(t, c) for t, c in (("run", self.run), ("pause", self.pause), ("stop", self.stop)))
-        self.state = W.Label()
-        return W.HBox([self.go, self.rest, self.end, self.state])
+@patch
+def _settings(self: WorkbenchView):
+    wide = dict(layout=W.Layout(width="250px"))
+    self.variant = W.Dropdown(options=["continuity", "superpixel"], description="variant", **wide)
+    self.settings = {
+        "channels": W.BoundedIntText(64, min=2, max=255, description="channels", **wide),
+        "blocks": W.BoundedIntText(2, min=1, max=8, description="blocks", **wide),
+        "mu": W.BoundedFloatText(0.5, min=0, max=100, step=0.1, description="mu", **wide),
+        "superpixels": W.Dropdown(options=["graph", "slic"], description="superpixels", **wide),
+        "n_superpixels": W.BoundedIntText(10_000, min=1, max=100_000, description="of slic", **wide),
+        "iterations": W.BoundedIntText(200, min=1, max=5000, description="iterations", **wide),
+    }
+    self.variant.observe(lambda _: self._preset(), "value")
+    for box in self.settings.values():
+        box.observe(lambda _: self._set(), "value")
+    return W.VBox([W.Box([self.variant, *self.settings.values()], layout=W.Layout(flex_flow="row wrap"))])
 
-    def _mouse(self):
-        self.tool = W.ToggleButtons(options=["draw", "rub out", "give class"], style=W.ToggleButtonsStyle(button_width="90px"))
-        self.label = W.BoundedIntText(0, min=0, max=254, description="label", layout=W.Layout(width="150px"))
-        self.width = W.IntSlider(8, min=1, max=40, description="pen", layout=W.Layout(width="230px"))
-        self.given = W.Dropdown(description="class", layout=W.Layout(width="230px"))
-        self.show = W.ToggleButtons(options=["segments", "classes", "image"], style=W.ToggleButtonsStyle(button_width="90px"))
-        for box in (self.tool, self.label, self.width): box.observe(lambda _: self._pen(), "value")
-        self.show.observe(lambda _: self.draw(), "value")
-        return W.VBox([self.tool, W.HBox([self.label, self.width, button("undo", self.undo)], layout=W.Layout(flex_flow="row wrap")), self.given, self.show])
+# %% ../../nbs/api/dashboards/06_workbench_view.ipynb #a0bcff23
+@patch
+def _running(self: WorkbenchView):
+    self.go, self.rest, self.end = (
+        button(t, c) for t, c in (("run", self.run), ("pause", self.pause), ("stop", self.stop))
+    )
+    self.state = W.Label()
+    return W.HBox([self.go, self.rest, self.end, self.state])
 
-    def _network(self):
-        self.network = W.Dropdown(description="network", layout=W.Layout(width="330px"))
-        self.trust = W.FloatSlider(0, min=0, max=1, step=.05, description="trust", layout=W.Layout(width="230px"))
-        return W.Box([self.network, self.trust, button("join", self.join), button("export", self.export)], layout=W.Layout(flex_flow="row wrap"))
 
-    # --- what a person does
+@patch
+def _mouse(self: WorkbenchView):
+    self.tool = W.ToggleButtons(
+        options=["draw", "rub out", "give class"], style=W.ToggleButtonsStyle(button_width="90px")
+    )
+    self.label = W.BoundedIntText(0, min=0, max=254, description="label", layout=W.Layout(width="150px"))
+    self.width = W.IntSlider(8, min=1, max=40, description="pen", layout=W.Layout(width="230px"))
+    self.given = W.Dropdown(description="class", layout=W.Layout(width="230px"))
+    self.show = W.ToggleButtons(
+        options=["segments", "classes", "image"], style=W.ToggleButtonsStyle(button_width="90px")
+    )
+    for box in (self.tool, self.label, self.width):
+        box.observe(lambda _: self._pen(), "value")
+    self.show.observe(lambda _: self.draw(), "value")
+    return W.VBox(
+        [
+            self.tool,
+            W.HBox([self.label, self.width, button("undo", self.undo)], layout=W.Layout(flex_flow="row wrap")),
+            self.given,
+            self.show,
+        ]
+    )
 
-    def refresh(self):
-        "Read the folders again."
-        with told(self.message):
-            self.bench.refresh()
-            self.quiet = True
-            renew(self.domain, self.bench.domains, "cityscapes")
-            renew(self.part, list(self.part.options), "val")
-            renew(self.network, list(self.bench.runs), None)
-            self.quiet = False
-            if self.bench.domains and not self.bench.files: self.browse()
-        self._pen(); self.draw()
+# %% ../../nbs/api/dashboards/06_workbench_view.ipynb #07c0fa99
+@patch
+def _network(self: WorkbenchView):
+    self.network = W.Dropdown(description="network", layout=W.Layout(width="330px"))
+    self.trust = W.FloatSlider(0, min=0, max=1, step=0.05, description="trust", layout=W.Layout(width="230px"))
+    return W.Box(
+        [self.network, self.trust, button("join", self.join), button("export", self.export)],
+        layout=W.Layout(flex_flow="row wrap"),
+    )
 
-    def browse(self):
-        "List the images of the split, and open the first."
-        if self.quiet: return
-        with told(self.message): renew(self.name, self.bench.browse(self.domain.value, self.part.value), None)
 
-    def _preset(self):
-        "A variant's own settings."
-        cfg = self.bench.set(variant=self.variant.value)
+@patch
+def refresh(self: WorkbenchView):
+    "Read the folders again."
+    with told(self.message):
+        self.bench.refresh()
         self.quiet = True
-        for k, box in self.settings.items(): box.value = getattr(cfg, k)
+        renew(self.domain, self.bench.domains, "cityscapes")
+        renew(self.part, list(self.part.options), "val")
+        renew(self.network, list(self.bench.runs), None)
         self.quiet = False
+        if self.bench.domains and not self.bench.files:
+            self.browse()
+    self._pen()
+    self.draw()
 
-    def _set(self):
-        if not self.quiet:
-            with told(self.message): self.bench.set(variant=self.variant.value, **{k: b.value for k, b in self.settings.items()})
 
-    def run(self):
-        "Segment, and show how it forms."
+@patch
+def browse(self: WorkbenchView):
+    "List the images of the split, and open the first."
+    if self.quiet:
+        return
+    with told(self.message):
+        renew(self.name, self.bench.browse(self.domain.value, self.part.value), None)
+
+# %% ../../nbs/api/dashboards/06_workbench_view.ipynb #cdd41266
+@patch
+def _preset(self: WorkbenchView):
+    "A variant's own settings."
+    cfg = self.bench.set(variant=self.variant.value)
+    self.quiet = True
+    for k, box in self.settings.items():
+        box.value = getattr(cfg, k)
+    self.quiet = False
+
+
+@patch
+def _set(self: WorkbenchView):
+    if not self.quiet:
         with told(self.message):
-            self.bench.start()
-            Thread(target=self._follow, daemon=True).start()
+            self.bench.set(variant=self.variant.value, **{k: b.value for k, b in self.settings.items()})
 
-    def _follow(self):
-        seen = None
-        while self.bench.thread.is_alive():
-            if len(self.bench.counts) != seen: seen = len(self.bench.counts); self.draw()
-            time.sleep(.15)
-        self.draw()
 
-    def pause(self): self._do(self.bench.pause)
+@patch
+def run(self: WorkbenchView):
+    "Segment, and show how it forms."
+    with told(self.message):
+        self.bench.start()
+        Thread(target=self._follow, daemon=True).start()
 
-    def stop(self): self._do(self.bench.stop)
 
-    def undo(self): self._do(self.bench.undo)
+@patch
+def _follow(self: WorkbenchView):
+    seen = None
+    while self.bench.thread.is_alive():
+        if len(self.bench.counts) != seen:
+            seen = len(self.bench.counts)
+            self.draw()
+        time.sleep(0.15)
+    self.draw()
 
-    def stroke(self, points):
-        "A stroke was drawn."
-        self._do(partial(self.bench.draw, points, IGNORE if self.tool.value == "rub out" else self.label.value, self.width.value))
 
-    def click(self, x, y, shift=False):
-        "A segment was clicked."
-        self._do(partial(self.bench.give, x, y, self.given.value, shift))
-        self.show.value = "classes"
-        self.point(x, y)
+@patch
+def pause(self: WorkbenchView):
+    self._do(self.bench.pause)
 
-    def key(self, key):
-        "A key was pressed."
-        {"r": self.run, " ": self.pause, "z": self.undo}[key]()
+# %% ../../nbs/api/dashboards/06_workbench_view.ipynb #8fe18060
+@patch
+def stop(self: WorkbenchView):
+    self._do(self.bench.stop)
 
-    def join(self):
-        "Ask the network."
-        self._do(partial(self.bench.join, self.network.value, self.trust.value))
-        self.show.value = "classes"
 
-    def export(self):
-        "Write files."
-        with told(self.message): self.message.value = f"written to {escape(str(self.bench.export(self.out)))}"
+@patch
+def undo(self: WorkbenchView):
+    self._do(self.bench.undo)
 
-    def _do(self, action):
-        with told(self.message): action()
-        self.draw()
 
-    # --- what is shown
+@patch
+def stroke(self: WorkbenchView, points):
+    "A stroke was drawn."
+    self._do(
+        partial(self.bench.draw, points, IGNORE if self.tool.value == "rub out" else self.label.value, self.width.value)
+    )
 
-    def point(self, x, y):
-        "Say what is under the pointer."
-        b = self.bench
-        if b.labels is None: return
-        c = b.class_map[y, x]
-        self.picture.note = f"label {b.labels[y, x]}" + ("" if c == IGNORE else f", {b.classes.names[c]}")
 
-    def _pen(self):
-        "What the mouse does."
-        self.picture.pen = 0 if self.tool.value == "give class" else self.width.value
-        self.picture.colour = "#ffffff" if self.tool.value == "rub out" else "#%02x%02x%02x" % tuple(segment_colours()[self.label.value])
+@patch
+def click(self: WorkbenchView, x, y, shift=False):
+    "A segment was clicked."
+    self._do(partial(self.bench.give, x, y, self.given.value, shift))
+    self.show.value = "classes"
+    self.point(x, y)
 
-    def draw(self):
-        "Show the state."
-        b = self.bench
-        self.rest.description = "go on" if b.status == "paused" else "pause"
-        if b.rgb is None: self.state.value = "no image is open"; return
-        count = f": {len(b.counts)} iterations, {b.counts[-1]} labels, loss {b.losses[-1]:.3f}" if b.losses else ""
-        self.state.value = b.status + count
-        if b.problem: self.message.value = f"<span style='color:#b0003a'>{escape(b.problem)}</span>"
-        self.picture.title = b.name
-        self.picture.show(b.picture(self.show.value))
-        self.chart.value = progress_png(b.counts, b.losses) if b.losses else b""
-        names = (("no class", IGNORE), *((n, i) for i, n in enumerate(b.classes.names)))
-        if self.given.options != names: renew(self.given, names, 13)
+
+@patch
+def key(self: WorkbenchView, key):
+    "A key was pressed."
+    {"r": self.run, " ": self.pause, "z": self.undo}[key]()
+
+
+@patch
+def join(self: WorkbenchView):
+    "Ask the network."
+    self._do(partial(self.bench.join, self.network.value, self.trust.value))
+    self.show.value = "classes"
+
+# %% ../../nbs/api/dashboards/06_workbench_view.ipynb #caa0dd87
+@patch
+def export(self: WorkbenchView):
+    "Write files."
+    with told(self.message):
+        self.message.value = f"written to {escape(str(self.bench.export(self.out)))}"
+
+
+@patch
+def _do(self: WorkbenchView, action):
+    with told(self.message):
+        action()
+    self.draw()
+
+
+@patch
+def point(self: WorkbenchView, x, y):
+    "Say what is under the pointer."
+    b = self.bench
+    if b.labels is None:
+        return
+    c = b.class_map[y, x]
+    self.picture.note = f"label {b.labels[y, x]}" + ("" if c == IGNORE else f", {b.classes.names[c]}")
+
+
+@patch
+def _pen(self: WorkbenchView):
+    "What the mouse does."
+    self.picture.pen = 0 if self.tool.value == "give class" else self.width.value
+    self.picture.colour = (
+        "#ffffff" if self.tool.value == "rub out" else "#%02x%02x%02x" % tuple(segment_colours()[self.label.value])
+    )
+
+# %% ../../nbs/api/dashboards/06_workbench_view.ipynb #1a8edec0
+@patch
+def draw(self: WorkbenchView):
+    "Show the state."
+    b = self.bench
+    self.rest.description = "go on" if b.status == "paused" else "pause"
+    if b.rgb is None:
+        self.state.value = "no image is open"
+        return
+    count = f": {len(b.counts)} iterations, {b.counts[-1]} labels, loss {b.losses[-1]:.3f}" if b.losses else ""
+    self.state.value = b.status + count
+    if b.problem:
+        self.message.value = f"<span style='color:#b0003a'>{escape(b.problem)}</span>"
+    self.picture.title = b.name
+    self.picture.show(b.picture(self.show.value))
+    self.chart.value = progress_png(b.counts, b.losses) if b.losses else b""
+    names = (("no class", IGNORE), *((n, i) for i, n in enumerate(b.classes.names)))
+    if self.given.options != names:
+        renew(self.given, names, 13)

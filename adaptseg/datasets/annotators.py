@@ -22,13 +22,19 @@ def read_truths(
 ) -> list[np.ndarray]:  # (H, W) integers, one for each annotator; empty if there is none for this image
     "The ground-truth maps of an image, by all its annotators."
     folder = Path(folder)
-    if not folder.is_dir(): raise FileNotFoundError(f"there is no folder of ground truth {folder}")
-    if (mat := folder / f"{name}.mat").is_file(): return _read_bsds(mat)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder of ground truth {folder}")
+    if (mat := folder / f"{name}.mat").is_file():
+        return _read_bsds(mat)
     single = folder / f"{name}.png"
     return [read_label(p) for p in ([single] if single.is_file() else sorted((folder / name).glob("*.png")))]
 
 
 def _read_bsds(path):
-    try: annotators = loadmat(path)["groundTruth"].flat
-    except (MatReadError, ValueError, KeyError, IndexError, NotImplementedError, TypeError, zlib.error) as e: raise ValueError(f"{path}: expected a BSDS500 ground truth, found {type(e).__name__}: {e}. Fetch it again.") from e
+    try:
+        annotators = loadmat(path)["groundTruth"].flat
+    except (MatReadError, ValueError, KeyError, IndexError, NotImplementedError, TypeError, zlib.error) as e:
+        raise ValueError(
+            f"{path}: expected a BSDS500 ground truth, found {type(e).__name__}: {e}. Fetch it again."
+        ) from e
     return [a["Segmentation"][0, 0] for a in annotators]

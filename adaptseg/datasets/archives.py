@@ -30,11 +30,15 @@ from ..base.parallel import parallel_map
 # %% ../../nbs/api/datasets/06_archives.ipynb #40f9be72
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 BY_HAND = (".rar", ".7z")  # no library at hand reads them
-GROWTH, SLACK = 50, 64 << 20  # an archive may unpack to so many times its size and so many bytes more; pictures are packed already
+GROWTH, SLACK = (
+    50,
+    64 << 20,
+)  # an archive may unpack to so many times its size and so many bytes more; pictures are packed already
 
 
 class Entry(NamedTuple):
     "A file in an archive."
+
     name: str  # in the archive
     path: str  # where it goes, below the folder
     size: int  # bytes
@@ -45,28 +49,38 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVES + BY_HAND)
 
 
-def _refuse(archive, entry, why): raise ValueError(f"{archive}: refused, nothing of it was unpacked: the entry {entry!r} {why}. Fetch the archive from where it is officially offered.")
+def _refuse(archive, entry, why):
+    raise ValueError(
+        f"{archive}: refused, nothing of it was unpacked: the entry {entry!r} {why}. Fetch the archive "
+        f"from where it is officially offered."
+    )
 
 
 def _clean_name(archive, name) -> str:
     "An entry's name, with / between parts and composed letters; an error if it points out of the folder."
     clean = unicodedata.normalize("NFC", name.replace("\\", "/"))
-    if clean.startswith("/") or re.match(r"[A-Za-z]:", clean): _refuse(archive, name, "has an absolute path")
-    if ".." in clean.split("/"): _refuse(archive, name, "leaves the folder")
+    if clean.startswith("/") or re.match(r"[A-Za-z]:", clean):
+        _refuse(archive, name, "has an absolute path")
+    if ".." in clean.split("/"):
+        _refuse(archive, name, "leaves the folder")
     return clean.removeprefix("./")
 
-
+# %% ../../nbs/api/datasets/06_archives.ipynb #b592d9df
 def _listed(archive, infos, place) -> list[Entry]:
     "The entries that are wanted, of (name, size, is a link) of all; an error if one is not to be trusted."
     total, found, limit = 0, {}, GROWTH * archive.stat().st_size + SLACK
     for name, size, link in infos:
         clean = _clean_name(archive, name)
-        if link: _refuse(archive, name, "is a link")
+        if link:
+            _refuse(archive, name, "is a link")
         total += size
-        if total > limit: _refuse(archive, name, f"makes it grow beyond {limit >> 20} MiB, {GROWTH} times its own size and more")
+        if total > limit:
+            _refuse(archive, name, f"makes it grow beyond {limit >> 20} MiB, {GROWTH} times its own size and more")
         path = place(clean)
-        if path is None: continue
-        if path in found: _refuse(archive, name, f"and {found[path].name!r} are both {path}")
+        if path is None:
+            continue
+        if path in found:
+            _refuse(archive, name, f"and {found[path].name!r} are both {path}")
         found[path] = Entry(name, path, size)
     return list(found.values())
 
@@ -74,33 +88,49 @@ def _listed(archive, infos, place) -> list[Entry]:
 @contextmanager
 def reading(archive: Path):
     "Turns what the decoders raise for a damaged archive into a ValueError."
-    try: yield
+    try:
+        yield
     except (zipfile.BadZipFile, tarfile.ReadError, EOFError, zlib.error, LZMAError, NotImplementedError) as e:
-        raise ValueError(f"{archive} ({archive.stat().st_size:,} bytes) is truncated or damaged: {type(e).__name__}: {e}. Fetch it again; what is already unpacked is kept.") from None
+        raise ValueError(
+            f"{archive} ({archive.stat().st_size:,} bytes) is truncated or damaged: {type(e).__name__}: "
+            f"{e}. Fetch it again; what is already unpacked is kept."
+        ) from None
 
 
 def entries(
     archive: Path,
-    place: Callable[[str], str | None] = lambda name: name,  # name in the archive -> path below the folder, or None for what is not wanted
+    place: Callable[[str], str | None] = lambda name: (
+        name
+    ),  # name in the archive -> path below the folder, or None for what is not wanted
 ) -> list[Entry]:
     "What is wanted of an archive, once all of it was found harmless."
     lower = archive.name.lower()
-    if lower.endswith(BY_HAND): raise ValueError(f"{archive}: no library here reads {archive.suffix} files. Unpack it yourself (unar {archive.name}, or 7z x {archive.name}) and give the folder instead.")
-    if not lower.endswith(ARCHIVES): raise ValueError(f"{archive}: expected an archive ({', '.join(ARCHIVES)}) or a folder")
-    with reading(archive): return _listed(archive, _zip_infos(archive) if lower.endswith(".zip") else _tar_infos(archive), place)
+    if lower.endswith(BY_HAND):
+        raise ValueError(
+            f"{archive}: no library here reads {archive.suffix} files. Unpack it yourself (unar "
+            f"{archive.name}, or 7z x {archive.name}) and give the folder instead."
+        )
+    if not lower.endswith(ARCHIVES):
+        raise ValueError(f"{archive}: expected an archive ({', '.join(ARCHIVES)}) or a folder")
+    with reading(archive):
+        return _listed(archive, _zip_infos(archive) if lower.endswith(".zip") else _tar_infos(archive), place)
 
 
 def _zip_infos(archive):
-    with zipfile.ZipFile(archive) as z: infos = z.infolist()
+    with zipfile.ZipFile(archive) as z:
+        infos = z.infolist()
     for i in infos:
-        if i.flag_bits & 1: raise ValueError(f"{archive}: {i.filename} is encrypted: unpack it yourself and give the folder instead")
-        if not i.is_dir(): yield i.filename, i.file_size, stat.S_ISLNK(i.external_attr >> 16)
+        if i.flag_bits & 1:
+            raise ValueError(f"{archive}: {i.filename} is encrypted: unpack it yourself and give the folder instead")
+        if not i.is_dir():
+            yield i.filename, i.file_size, stat.S_ISLNK(i.external_attr >> 16)
 
-
+# %% ../../nbs/api/datasets/06_archives.ipynb #abd7460a
 def _tar_infos(archive):
     with tarfile.open(archive) as t:
         for m in t:
-            if not m.isdir(): yield m.name, m.size, not m.isfile()
+            if not m.isdir():
+                yield m.name, m.size, not m.isfile()
 
 # %% ../../nbs/api/datasets/06_archives.ipynb #019e2c82
 @contextmanager
@@ -109,22 +139,34 @@ def whole_file(path: Path):
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with open(part, "wb") as f: yield f
+        with open(part, "wb") as f:
+            yield f
         os.replace(part, path)
-    finally: part.unlink(missing_ok=True)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def check_room(folder: Path, needed: int):
     "Raise an OSError if a folder's disk has not so many bytes left."
     free = shutil.disk_usage(next(p for p in (folder, *folder.absolute().parents) if p.is_dir())).free
-    if needed > free: raise OSError(errno.ENOSPC, f"no room: {needed / 1e9:.3g} GB are needed, {free / 1e9:.3g} GB are free. Nothing was changed; free some room and call again", str(folder))
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"no room: {needed / 1e9:.3g} GB are needed, {free / 1e9:.3g} GB are free. Nothing was "
+            f"changed; free some room and call again",
+            str(folder),
+        )
 
 
 def _missing(folder, sizes) -> list:
     "The paths, of a dictionary path -> size, that are not yet there."
-    return [path for path, size in sizes.items() if not ((folder / path).is_file() and (folder / path).stat().st_size == size)]
+    return [
+        path
+        for path, size in sizes.items()
+        if not ((folder / path).is_file() and (folder / path).stat().st_size == size)
+    ]
 
-
+# %% ../../nbs/api/datasets/06_archives.ipynb #03d23c07
 def unpack(
     archive: Path,
     folder: Path,  # where the files go
@@ -137,23 +179,32 @@ def unpack(
     check_room(folder, sum(e.size for e in todo))
     if archive.name.lower().endswith(".zip"):
         step = max(50, len(todo) // 100)
-        parallel_map(partial(_unzip, archive, folder), [todo[i:i + step] for i in range(0, len(todo), step)], jobs, archive.name)
-    elif todo: _untar(archive, folder, {e.name: e for e in todo})
+        parallel_map(
+            partial(_unzip, archive, folder),
+            [todo[i : i + step] for i in range(0, len(todo), step)],
+            jobs,
+            archive.name,
+        )
+    elif todo:
+        _untar(archive, folder, {e.name: e for e in todo})
     return len(found)
 
 
 def _unzip(archive, folder, some):
     with reading(archive), zipfile.ZipFile(archive) as z:
         for entry in some:
-            with z.open(entry.name) as data, whole_file(folder / entry.path) as f: shutil.copyfileobj(data, f, 1 << 20)
+            with z.open(entry.name) as data, whole_file(folder / entry.path) as f:
+                shutil.copyfileobj(data, f, 1 << 20)
 
 
 def _untar(archive, folder, todo):
     with reading(archive), tarfile.open(archive) as t, tqdm(total=len(todo), desc=archive.name, disable=None) as bar:
         for member in t:
             entry = todo.get(member.name)
-            if entry is None or not member.isfile(): continue
-            with whole_file(folder / entry.path) as f: shutil.copyfileobj(t.extractfile(member), f, 1 << 20)
+            if entry is None or not member.isfile():
+                continue
+            with whole_file(folder / entry.path) as f:
+                shutil.copyfileobj(t.extractfile(member), f, 1 << 20)
             bar.update()
 
 # %% ../../nbs/api/datasets/06_archives.ipynb #1f1dd4ed
@@ -168,11 +219,14 @@ def gather(
     found = {}
     for path in sorted(p for p in Path(source).rglob("*") if p.is_file()):
         to = place(unicodedata.normalize("NFC", path.relative_to(source).as_posix().replace("\\", "/")))
-        if to is None: continue
-        if to in found: raise ValueError(f"{path} and {found[to]} are both {to}: give a folder that holds the dataset once")
+        if to is None:
+            continue
+        if to in found:
+            raise ValueError(f"{path} and {found[to]} are both {to}: give a folder that holds the dataset once")
         found[to] = path
     todo = _missing(folder, {to: path.stat().st_size for to, path in found.items()})
-    if not link: check_room(folder, sum(found[to].stat().st_size for to in todo))
+    if not link:
+        check_room(folder, sum(found[to].stat().st_size for to in todo))
     parallel_map(partial(_bring, folder, link), [(found[to], to) for to in todo], jobs, source.name)
     return len(found)
 
@@ -180,12 +234,17 @@ def gather(
 def _bring(folder, link, pair):
     path, to = pair[0].resolve(), folder / pair[1]
     if not link:
-        with open(path, "rb") as data, whole_file(to) as f: shutil.copyfileobj(data, f, 1 << 20)
+        with open(path, "rb") as data, whole_file(to) as f:
+            shutil.copyfileobj(data, f, 1 << 20)
         return
     to.parent.mkdir(parents=True, exist_ok=True)
     to.unlink(missing_ok=True)
-    try: os.link(path, to)
-    except OSError as e: raise OSError(e.errno, f"cannot link {path} to {to} ({e.strerror}): links need both on one disk; leave out --link to copy") from None
+    try:
+        os.link(path, to)
+    except OSError as e:
+        raise OSError(
+            e.errno, f"cannot link {path} to {to} ({e.strerror}): links need both on one disk; leave out --link to copy"
+        ) from None
 
 # %% ../../nbs/api/datasets/06_archives.ipynb #ebc10e86
 def part_of(target: Path) -> Path:
@@ -196,17 +255,22 @@ def part_of(target: Path) -> Path:
 def check_target(target: Path, overwrite: bool):
     "Raise FileExistsError if something is at the target; put back what an interrupted `publish` had moved away."
     old = target.with_name(f".{target.name}.old")
-    if old.exists() and not target.exists(): old.rename(target)
-    if target.exists() and not overwrite: raise FileExistsError(f"{target} exists: --check looks at it, --overwrite replaces it")
+    if old.exists() and not target.exists():
+        old.rename(target)
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"{target} exists: --check looks at it, --overwrite replaces it")
 
 
 def publish(target: Path, overwrite: bool = False) -> Path:
     "`part_of(target)` becomes the target."
     check_target(target, overwrite)
     old = target.with_name(f".{target.name}.old")
-    for half in part_of(target).rglob(".*.part"): half.unlink()  # of a process that was killed
-    if target.exists() or target.is_symlink(): target.rename(old)
+    for half in part_of(target).rglob(".*.part"):
+        half.unlink()  # of a process that was killed
+    if target.exists() or target.is_symlink():
+        target.rename(old)
     part_of(target).rename(target)
-    if old.is_symlink(): old.unlink()
+    if old.is_symlink():
+        old.unlink()
     shutil.rmtree(old, ignore_errors=True)
     return target

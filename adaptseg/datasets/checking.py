@@ -24,30 +24,48 @@ from .domains import DOMAINS, Domain, Files, get_domain
 from .labels import read_image, read_label
 from .annotators import read_truths
 from .splits import MANIFEST, Packed, Row, manifest_fingerprint, read_manifest, tolerated
+from fastcore.basics import patch
 
 # %% ../../nbs/api/datasets/05_checking.ipynb #61ce83dc
 OFFICIAL = {  # images of each split, or of all of them together
-    "gta5": {"all": 24_966}, "synthia": {"all": 9_400}, "cityscapes": {"train": 2_975, "val": 500, "test": 1_525},
-    "iitk": {"train": 6_224}, "camvid": {"train": 367, "val": 101, "test": 233}, "bsds500": {"train": 200, "val": 100, "test": 200}}
+    "gta5": {"all": 24_966},
+    "synthia": {"all": 9_400},
+    "cityscapes": {"train": 2_975, "val": 500, "test": 1_525},
+    "iitk": {"train": 6_224},
+    "camvid": {"train": 367, "val": 101, "test": 233},
+    "bsds500": {"train": 200, "val": 100, "test": 200},
+}
 
 
 def _find_bsds(files: Files, split: str, labels: bool):
     "Images with a .mat file of all annotators."
-    return files.under(f"images/{split}", ends=(".jpg",)), files.under(f"groundTruth/{split}", ends=(".mat",)) if labels else None
+    return files.under(f"images/{split}", ends=(".jpg",)), files.under(
+        f"groundTruth/{split}", ends=(".mat",)
+    ) if labels else None
 
 
-BSDS500 = Domain("bsds500", Path("BSDS500"), "images/{split}/ID.jpg, groundTruth/{split}/ID.mat", None, None, _find_bsds, ("train", "val", "test"))
+BSDS500 = Domain(
+    "bsds500",
+    Path("BSDS500"),
+    "images/{split}/ID.jpg, groundTruth/{split}/ID.mat",
+    None,
+    None,
+    _find_bsds,
+    ("train", "val", "test"),
+)
 DATASETS = {**{name: d for name, d in DOMAINS.items() if name not in ("camvid_day", "camvid_dusk")}, "bsds500": BSDS500}
 
 
 def dataset(name: str) -> Domain:  # one of `DATASETS`, or folder:PATH
     "What is known about a dataset."
-    if name in DATASETS or name.startswith("folder:"): return DATASETS.get(name) or get_domain(name)
+    if name in DATASETS or name.startswith("folder:"):
+        return DATASETS.get(name) or get_domain(name)
     raise ValueError(f"unknown dataset {name!r}: use one of {', '.join(DATASETS)}, or folder:PATH")
 
 # %% ../../nbs/api/datasets/05_checking.ipynb #0d1224b4
 class Pair(NamedTuple):
     "An image and its label map, found under one key; one of them may be missing."
+
     split: str
     key: str  # what both names share
     image: Path | Packed | None
@@ -66,10 +84,16 @@ def look(
     for side, read in (("image", _look_at_image), ("label", partial(_look_at_label, domain))):
         path = getattr(pair, side)
         if path is None:
-            if side == "image" or pair.labelled: problems.append(f"{side}: there is none for {pair.key}")
+            if side == "image" or pair.labelled:
+                problems.append(f"{side}: there is none for {pair.key}")
             continue
-        try: row = row._replace(**{f"{side}_bytes": len(data := path.read_bytes()), f"{side}_sha256": sha256(data).hexdigest()}, **read(path, row, problems))
-        except (OSError, ValueError) as e: problems.append(f"{side}: {str(e).removeprefix(f'{path}: ')}")
+        try:
+            row = row._replace(
+                **{f"{side}_bytes": len(data := path.read_bytes()), f"{side}_sha256": sha256(data).hexdigest()},
+                **read(path, row, problems),
+            )
+        except (OSError, ValueError) as e:
+            problems.append(f"{side}: {str(e).removeprefix(f'{path}: ')}")
     return row._replace(problem=" ".join("; ".join(problems).split()))
 
 
@@ -77,60 +101,90 @@ def _look_at_image(path, row, problems) -> dict:
     width, height = read_image(path).size
     return dict(width=width, height=height)
 
-
+# %% ../../nbs/api/datasets/05_checking.ipynb #08758101
 def _look_at_label(domain, path, row, problems) -> dict:
     maps = read_truths(path.parent, path.stem) if path.suffix == ".mat" else [read_label(path)]
     size = (row.height, row.width)
-    if row.width and any(m.shape != size for m in maps): problems.insert(0, f"sizes differ: {row.width}x{row.height}, its label {maps[0].shape[1]}x{maps[0].shape[0]}")
-    if path.suffix == ".mat": return dict(ids=" ".join(f"{k}:{len(np.unique(m))}" for k, m in enumerate(maps)))
+    if row.width and any(m.shape != size for m in maps):
+        problems.insert(0, f"sizes differ: {row.width}x{row.height}, its label {maps[0].shape[1]}x{maps[0].shape[0]}")
+    if path.suffix == ".mat":
+        return dict(ids=" ".join(f"{k}:{len(np.unique(m))}" for k, m in enumerate(maps)))
     counts = np.bincount(maps[0].ravel().astype(np.int64) + 1)  # ids begin at -1
     present = {int(i) - 1: int(counts[i]) for i in np.flatnonzero(counts)}
-    if unknown := present.keys() - (domain.ids.ids.keys() if domain.ids else set()): problems.append(f"label: holds the unknown ids {', '.join(map(str, sorted(unknown)[:5]))}")
+    if unknown := present.keys() - (domain.ids.ids.keys() if domain.ids else set()):
+        problems.append(f"label: holds the unknown ids {', '.join(map(str, sorted(unknown)[:5]))}")
     return dict(ids=" ".join(f"{i}:{n}" for i, n in present.items()))
 
 # %% ../../nbs/api/datasets/05_checking.ipynb #7549e70c
 @dataclass
 class Report:
     "What a check found."
+
     name: str  # of the dataset
     folder: Path
     rows: list  # of the manifest
     splits: list  # the split of each row
     kept: str = ""  # why the manifest could not be written, or nothing
 
-    @property
-    def wrong(self) -> list[Row]:
-        "Rows that no loader would take: all with a problem, but for a few pairs of unequal size where that is known."
-        wrong = [r for r in self.rows if r.problem]
-        return [] if all(r.problem.startswith("sizes") for r in wrong) and tolerated(self.name, len(wrong), len(self.rows)) else wrong
+# %% ../../nbs/api/datasets/05_checking.ipynb #5c3be224
+@patch(as_prop=True)
+def wrong(self: Report) -> list[Row]:
+    "Rows that no loader would take: all with a problem, but for a few pairs of unequal size where that is known."
+    wrong = [r for r in self.rows if r.problem]
+    return (
+        []
+        if all(r.problem.startswith("sizes") for r in wrong) and tolerated(self.name, len(wrong), len(self.rows))
+        else wrong
+    )
 
-    @property
-    def counts(self) -> dict:
-        "Split -> images found, images expected (None where nothing is known)."
-        found, official = Counter(s for s, r in zip(self.splits, self.rows) if r.image), OFFICIAL.get(self.name, {})
-        if "all" in official: return {"all": (sum(found.values()), official["all"])}
-        return {s: (found[s], official.get(s)) for s in dict.fromkeys([*official, *found])}
 
-    @property
-    def whole(self) -> bool:
-        "Are there as many images as officially offered?"
-        return all(want in (None, have) for have, want in self.counts.values())
+@patch(as_prop=True)
+def counts(self: Report) -> dict:
+    "Split -> images found, images expected (None where nothing is known)."
+    found, official = Counter(s for s, r in zip(self.splits, self.rows) if r.image), OFFICIAL.get(self.name, {})
+    if "all" in official:
+        return {"all": (sum(found.values()), official["all"])}
+    return {s: (found[s], official.get(s)) for s in dict.fromkeys([*official, *found])}
 
-    @property
-    def fingerprint(self) -> str:
-        "12 hexadecimal digits of names and contents."
-        return manifest_fingerprint(self.rows)
 
-    def notes(self) -> list[str]:
-        "What is odd, though it can be used."
-        return [*_counts_note(self), *_sizes_note(self), *_twins_note(self), *_blank_note(self), *([self.kept] if self.kept else [])]
+@patch(as_prop=True)
+def whole(self: Report) -> bool:
+    "Are there as many images as officially offered?"
+    return all(want in (None, have) for have, want in self.counts.values())
 
-    def __str__(self):
-        counts = ", ".join(f"{s} {have:,}" + (f" of {want:,}" if want else "") for s, (have, want) in self.counts.items())
-        lines = [f"{self.name} in {self.folder}: {counts} images; fingerprint {self.fingerprint}"]
-        lines += [f"  WRONG  {r.image or r.label}: {r.problem}" for r in self.wrong[:10]]
-        if len(self.wrong) > 10: lines.append(f"  ... {len(self.wrong)} files or pairs in all")
-        return "\n".join([*lines, *(f"  note   {n}" for n in self.notes()), *([] if self.wrong else ["  every file opens, pairs agree, ids are known"])])
+
+@patch(as_prop=True)
+def fingerprint(self: Report) -> str:
+    "12 hexadecimal digits of names and contents."
+    return manifest_fingerprint(self.rows)
+
+# %% ../../nbs/api/datasets/05_checking.ipynb #f475d25c
+@patch
+def notes(self: Report) -> list[str]:
+    "What is odd, though it can be used."
+    return [
+        *_counts_note(self),
+        *_sizes_note(self),
+        *_twins_note(self),
+        *_blank_note(self),
+        *([self.kept] if self.kept else []),
+    ]
+
+
+@patch
+def __str__(self: Report):
+    counts = ", ".join(f"{s} {have:,}" + (f" of {want:,}" if want else "") for s, (have, want) in self.counts.items())
+    lines = [f"{self.name} in {self.folder}: {counts} images; fingerprint {self.fingerprint}"]
+    lines += [f"  WRONG  {r.image or r.label}: {r.problem}" for r in self.wrong[:10]]
+    if len(self.wrong) > 10:
+        lines.append(f"  ... {len(self.wrong)} files or pairs in all")
+    return "\n".join(
+        [
+            *lines,
+            *(f"  note   {n}" for n in self.notes()),
+            *([] if self.wrong else ["  every file opens, pairs agree, ids are known"]),
+        ]
+    )
 
 # %% ../../nbs/api/datasets/05_checking.ipynb #3e1f306b
 def _some(names, n=3) -> str:
@@ -139,31 +193,44 @@ def _some(names, n=3) -> str:
 
 
 def _counts_note(report):
-    if not report.whole: yield "not as many images as officially offered: " + ", ".join(f"{s} {have:,} of {want:,}" for s, (have, want) in report.counts.items() if want not in (None, have))
+    if not report.whole:
+        yield "not as many images as officially offered: " + ", ".join(
+            f"{s} {have:,} of {want:,}" for s, (have, want) in report.counts.items() if want not in (None, have)
+        )
     bare = Counter(s for s, r in zip(report.splits, report.rows) if not r.label)
-    if bare: yield "without label maps: " + ", ".join(f"{n:,} of {s}" for s, n in bare.items())
+    if bare:
+        yield "without label maps: " + ", ".join(f"{n:,} of {s}" for s, n in bare.items())
 
 
 def _sizes_note(report):
     sizes = Counter((r.width, r.height) for r in report.rows if r.width)
-    if len(sizes) > 1: yield "sizes: " + _some((f"{w}x{h} ({n:,})" for (w, h), n in sizes.most_common()), 6)
+    if len(sizes) > 1:
+        yield "sizes: " + _some((f"{w}x{h} ({n:,})" for (w, h), n in sizes.most_common()), 6)
     odd = [] if report.wrong else [r for r in report.rows if r.problem]  # only such as are tolerated
-    if odd: yield f"{len(odd)} pairs of unequal size, which loaders leave out: {_some(r.image for r in odd)}"
+    if odd:
+        yield f"{len(odd)} pairs of unequal size, which loaders leave out: {_some(r.image for r in odd)}"
 
 
 def _twins_note(report):
     same = {}
     for split, r in zip(report.splits, report.rows):
-        if r.image_sha256: same.setdefault(r.image_sha256, []).append((split, r.image))
+        if r.image_sha256:
+            same.setdefault(r.image_sha256, []).append((split, r.image))
     twins = [group for group in same.values() if len(group) > 1]
-    if twins: yield f"{len(twins)} images are there more than once, such as {_some((name for _, name in twins[0]), 2)}"
-    if across := [g for g in twins if len({split for split, _ in g}) > 1]: yield f"{len(across)} of them in two splits, such as {_some((name for _, name in across[0]), 2)}: what is measured there was trained on"
+    if twins:
+        yield f"{len(twins)} images are there more than once, such as {_some((name for _, name in twins[0]), 2)}"
+    if across := [g for g in twins if len({split for split, _ in g}) > 1]:
+        yield (
+            f"{len(across)} of them in two splits, such as {_some((name for _, name in across[0]), 2)}: "
+            f"what is measured there was trained on"
+        )
 
-
+# %% ../../nbs/api/datasets/05_checking.ipynb #5e1b0b06
 def _blank_note(report):
     ids = dataset(report.name).ids
     blank = [r.label for r in report.rows if ids and r.label and r.ids and not any(ids.ids.get(i) for i in r.pixels)]
-    if blank: yield f"{len(blank)} label maps have no pixel of any class, such as {_some(blank, 2)}"
+    if blank:
+        yield f"{len(blank)} label maps have no pixel of any class, such as {_some(blank, 2)}"
 
 # %% ../../nbs/api/datasets/05_checking.ipynb #13d556ca
 def find_pairs(
@@ -172,29 +239,40 @@ def find_pairs(
     walk: bool = True,  # on the disk; False: in its manifest
 ) -> list[Pair]:
     "Everything in a dataset's folder, matched by key, split by split."
-    if not Path(folder).is_dir(): raise FileNotFoundError(f"{domain.name}: there is no folder {folder}: expected {domain.layout} in it")
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{domain.name}: there is no folder {folder}: expected {domain.layout} in it")
     files, pairs = Files(Path(folder), walk), []
     for split in domain.splits:
-        try: images, maps = _both(domain, files, split)
-        except FileNotFoundError: continue
-        pairs += [Pair(split, k, images.get(k), (maps or {}).get(k), maps is not None) for k in sorted(images.keys() | (maps or {}).keys())]
-    if not pairs: raise FileNotFoundError(f"{domain.name}: expected {domain.layout} in {folder}, found none of it")
+        try:
+            images, maps = _both(domain, files, split)
+        except FileNotFoundError:
+            continue
+        pairs += [
+            Pair(split, k, images.get(k), (maps or {}).get(k), maps is not None)
+            for k in sorted(images.keys() | (maps or {}).keys())
+        ]
+    if not pairs:
+        raise FileNotFoundError(f"{domain.name}: expected {domain.layout} in {folder}, found none of it")
     return pairs
 
 
 def _both(domain, files, split):
-    try: return domain.find(files, split, True)
-    except FileNotFoundError: return domain.find(files, split, False)
+    try:
+        return domain.find(files, split, True)
+    except FileNotFoundError:
+        return domain.find(files, split, False)
 
 
 def write_manifest(folder: Path, rows: list[Row]) -> None:
     "Write a dataset's manifest, all or nothing."
-    with atomic_write(Path(folder)/MANIFEST) as part, open(part, "w", newline="", encoding="utf-8") as f: csv.writer(f).writerows([Row._fields, *rows])
+    with atomic_write(Path(folder) / MANIFEST) as part, open(part, "w", newline="", encoding="utf-8") as f:
+        csv.writer(f).writerows([Row._fields, *rows])
 
-
+# %% ../../nbs/api/datasets/05_checking.ipynb #4386d238
 def _keep(folder, rows):
     "Write the manifest, unless the folder is marked as not to be written to, even for one who could."
-    if not folder.stat().st_mode & 0o222: raise PermissionError(errno.EACCES, "the folder is read-only")
+    if not folder.stat().st_mode & 0o222:
+        raise PermissionError(errno.EACCES, "the folder is read-only")
     write_manifest(folder, rows)
 
 
@@ -208,18 +286,25 @@ def check_dataset(
     pairs = find_pairs(domain, folder)
     rows = parallel_map(partial(look, domain, folder), pairs, jobs, f"check {name}")
     shards = {r.image: r._asdict() for r in Files(folder, walk=True).rows.values() if r.shard}
-    rows = [r._replace(**{k: shards[r.image][k] for k in ("shard", "image_at", "label_at")}) if r.image in shards else r for r in rows]
+    rows = [
+        r._replace(**{k: shards[r.image][k] for k in ("shard", "image_at", "label_at")}) if r.image in shards else r
+        for r in rows
+    ]
     report = Report(name, folder, rows, [p.split for p in pairs])
-    try: _keep(folder, rows)
-    except OSError as e: report.kept = f"the manifest was not kept ({e.strerror}: {folder}): loaders will look for themselves"
+    try:
+        _keep(folder, rows)
+    except OSError as e:
+        report.kept = f"the manifest was not kept ({e.strerror}: {folder}): loaders will look for themselves"
     return report
+
 
 def known_report(
     name: str,  # one of `DATASETS`, or folder:PATH
     folder: Path,
 ) -> Report | None:  # None where the dataset was never checked
     "What the last check found, from the manifest."
-    if read_manifest(folder) is None: return None
+    if read_manifest(folder) is None:
+        return None
     domain, folder = dataset(name), Path(folder)
     rows, pairs = Files(folder).rows, find_pairs(domain, folder, walk=False)
     return Report(name, folder, [rows[p.image] for p in pairs if p.image], [p.split for p in pairs if p.image])
@@ -228,5 +313,5 @@ def known_report(
 def found_datasets(data_root: Path) -> dict[str, Path]:
     "The datasets below a data root: name -> folder."
     own = sorted(p.parent for p in Path(data_root).glob("*/ids.csv"))
-    known = {name: Path(data_root)/d.folder for name, d in DATASETS.items()}
+    known = {name: Path(data_root) / d.folder for name, d in DATASETS.items()}
     return {name: f for name, f in known.items() if f.is_dir()} | {f"folder:{f}": f for f in own}

@@ -33,19 +33,29 @@ def read_copy(
 ) -> Split:  # the same images, from copies where there are some
     "What training reads in a split's place."
     folders = [(name, Path(data_root) / get_domain(name).folder) for name in split.name.split("+")]
-    members = tuple(_member(items, folder, copy_folder(folder, size)) for (_, folder), items in zip(folders, split.members))
+    members = tuple(
+        _member(items, folder, copy_folder(folder, size)) for (_, folder), items in zip(folders, split.members)
+    )
     return split if members == split.members else check_split(replace(split, members=members))
 
 
 def _member(items: tuple[Item, ...], folder: Path, copy: Path) -> tuple[Item, ...]:
-    if not (copy / RECIPE).is_file(): return items
+    if not (copy / RECIPE).is_file():
+        return items
     original, stem = read_manifest(folder), lambda row: Path(row.image).with_suffix("")
     rows = {stem(row): row for row in read_manifest(copy) or ()}
-    if original is None or json.loads((copy / RECIPE).read_text())["of"] != manifest_fingerprint(original) or any(stem(i.row) not in rows for i in items):
-        warn(f"{copy} is not used: it was made of other files than those in {folder}. Make it again: --resize {copy.parent.name} --overwrite")
+    if (
+        original is None
+        or json.loads((copy / RECIPE).read_text())["of"] != manifest_fingerprint(original)
+        or any(stem(i.row) not in rows for i in items)
+    ):
+        warn(
+            f"{copy} is not used: it was made of other files than those in {folder}. Make it again: "
+            f"--resize {copy.parent.name} --overwrite"
+        )
         return items
     return tuple(_in_copy(item, copy, rows[stem(item.row)]) for item in items)
 
-
+# %% ../../nbs/api/datasets/07_copies.ipynb #720417a0
 def _in_copy(item: Item, copy: Path, row) -> Item:
     return replace(item, image=place(copy, row, "image"), label=item.label and place(copy, row, "label"), row=row)

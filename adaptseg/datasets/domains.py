@@ -27,83 +27,114 @@ from adaptseg.datasets.labels import (
     class_set,
 )
 from .splits import MANIFEST, Split, check_split, pair_items, place, read_manifest
+from fastcore.basics import patch
 
 # %% ../../nbs/api/datasets/02_domains.ipynb #f32a3ceb
 @dataclass(frozen=True)
 class Domain:
     "What the library knows about one source of images."
-    name: str # such as 'cityscapes'
-    folder: Path # below the data root, or absolute
-    layout: str # the files expected in it, for messages
-    ids: IdTable | None # what the raw ids mean; None if nothing says so
-    classes: ClassSet | None # its own class set; None if nothing says so
-    find: Callable # (Files, split, labels wanted) -> {key: image path}, {key: label path} or None
-    splits: tuple = ("train", "val") # the splits that it may have
+
+    name: str  # such as 'cityscapes'
+    folder: Path  # below the data root, or absolute
+    layout: str  # the files expected in it, for messages
+    ids: IdTable | None  # what the raw ids mean; None if nothing says so
+    classes: ClassSet | None  # its own class set; None if nothing says so
+    find: Callable  # (Files, split, labels wanted) -> {key: image path}, {key: label path} or None
+    splits: tuple = ("train", "val")  # the splits that it may have
 
 # %% ../../nbs/api/datasets/02_domains.ipynb #b3d39bdd
 IMAGES = (".png", ".jpg", ".jpeg", ".tif")
 
-def list_files(folder: Path, # where to look
-               pattern: str = "*", # which files, as for Path.glob
-               ends: tuple = IMAGES # the ends of their names, in lower case; left out of the key
-              ) -> dict: # key (path below `folder` without the end) -> path, sorted
+
+def list_files(
+    folder: Path,  # where to look
+    pattern: str = "*",  # which files, as for Path.glob
+    ends: tuple = IMAGES,  # the ends of their names, in lower case; left out of the key
+) -> dict:  # key (path below `folder` without the end) -> path, sorted
     "The files of one side of a split, from the disk."
-    if not folder.is_dir(): raise FileNotFoundError(f"there is no folder {folder}.")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}.")
     return _by_key(((path.relative_to(folder).as_posix(), path) for path in sorted(folder.glob(pattern))), ends)
+
 
 def _by_key(files, ends: tuple) -> dict:
     "Pairs of name and path -> key -> path, of the visible files that end so."
     found = {}
     for name, path in files:
         end = next((e for e in ends if name.lower().endswith(e)), None)
-        if end is None or path.name.startswith("."): continue
-        key = name[:-len(end)]
-        if key in found: raise ValueError(f"{found[key]} and {path} stand for the same image: remove one of them.")
+        if end is None or path.name.startswith("."):
+            continue
+        key = name[: -len(end)]
+        if key in found:
+            raise ValueError(f"{found[key]} and {path} stand for the same image: remove one of them.")
         found[key] = path
     return found
 
 # %% ../../nbs/api/datasets/02_domains.ipynb #3f4f4064
 class Files:
     "The files of a dataset's folder: those of its manifest where it was checked, else those on the disk."
-    def __init__(self,
-                 folder: Path,
-                 walk: bool = False # look at the disk even where there is a manifest, unless the files lie in shards
-                ):
+
+    def __init__(
+        self,
+        folder: Path,
+        walk: bool = False,  # look at the disk even where there is a manifest, unless the files lie in shards
+    ):
         self.folder, manifest = folder, read_manifest(folder)
-        if walk and manifest and not any(row.shard for row in manifest): manifest = None
+        if walk and manifest and not any(row.shard for row in manifest):
+            manifest = None
         self.checked, self.names, self.rows = manifest is not None, {}, {}
         for row in manifest or ():
             for side in ("image", "label"):
-                if name := getattr(row, side): self.names[name] = place(folder, row, side)
-            if row.image: self.rows[self.names[row.image]] = row
+                if name := getattr(row, side):
+                    self.names[name] = place(folder, row, side)
+            if row.image:
+                self.rows[self.names[row.image]] = row
         self.packed = any(row.shard for row in manifest or ())
 
-    def has(self, below: str # a folder in the dataset's
-           ) -> bool:
-        "Is there such a folder?"
-        return any(name.startswith(f"{below}/") for name in self.names) if self.checked else (self.folder/below).is_dir()
+# %% ../../nbs/api/datasets/02_domains.ipynb #d7224756
+@patch
+def has(
+    self: Files,
+    below: str,  # a folder in the dataset's
+) -> bool:
+    "Is there such a folder?"
+    return any(name.startswith(f"{below}/") for name in self.names) if self.checked else (self.folder / below).is_dir()
 
-    def under(self,
-              below: str, # a folder in the dataset's
-              pattern: str = "*", # which files in it; * stands for a part of a path
-              ends: tuple = IMAGES # as for `list_files`
-             ) -> dict: # key -> path, sorted
-        "The files of one side of a split."
-        if not (self.checked and self.has(below)): return list_files(self.folder/below, pattern, ends)
-        fits = re.compile(re.escape(f"{below}/") + re.escape(pattern).replace(r"\*", "[^/]*") + "$").match
-        found = _by_key(((name[len(below) + 1:], path) for name, path in sorted(self.names.items()) if fits(name)), ends)
-        if not self.packed and self._newer({path.parent for path in found.values()} | {self.folder/below}): self._compare(found, list_files(self.folder/below, pattern, ends))
-        return found
 
-    def _newer(self, folders) -> bool:
-        "Has anything been added or removed since the check?"
-        since = (self.folder/MANIFEST).stat().st_mtime_ns
-        return any(f.is_dir() and f.stat().st_mtime_ns >= since for f in folders)
+@patch
+def under(
+    self: Files,
+    below: str,  # a folder in the dataset's
+    pattern: str = "*",  # which files in it; * stands for a part of a path
+    ends: tuple = IMAGES,  # as for `list_files`
+) -> dict:  # key -> path, sorted
+    "The files of one side of a split."
+    if not (self.checked and self.has(below)):
+        return list_files(self.folder / below, pattern, ends)
+    fits = re.compile(re.escape(f"{below}/") + re.escape(pattern).replace(r"\*", "[^/]*") + "$").match
+    found = _by_key(((name[len(below) + 1 :], path) for name, path in sorted(self.names.items()) if fits(name)), ends)
+    if not self.packed and self._newer({path.parent for path in found.values()} | {self.folder / below}):
+        self._compare(found, list_files(self.folder / below, pattern, ends))
+    return found
 
-    def _compare(self, known: dict, there: dict):
-        if known.keys() == there.keys(): return
-        new, gone = there.keys() - known.keys(), known.keys() - there.keys()
-        raise ValueError(f"{self.folder} has changed since it was checked: {len(new)} files are new, {len(gone)} are gone, such as {min(new | gone)}. Check the dataset again (adaptseg doctor), or remove {self.folder/MANIFEST}.")
+
+@patch
+def _newer(self: Files, folders) -> bool:
+    "Has anything been added or removed since the check?"
+    since = (self.folder / MANIFEST).stat().st_mtime_ns
+    return any(f.is_dir() and f.stat().st_mtime_ns >= since for f in folders)
+
+# %% ../../nbs/api/datasets/02_domains.ipynb #2ed21563
+@patch
+def _compare(self: Files, known: dict, there: dict):
+    if known.keys() == there.keys():
+        return
+    new, gone = there.keys() - known.keys(), known.keys() - there.keys()
+    raise ValueError(
+        f"{self.folder} has changed since it was checked: {len(new)} files are new, {len(gone)} are "
+        f"gone, such as {min(new | gone)}. Check the dataset again (adaptseg doctor), or remove "
+        f"{self.folder / MANIFEST}."
+    )
 
 # %% ../../nbs/api/datasets/02_domains.ipynb #dcc40768
 def _find_flat(files: Files, split: str, labels: bool, images: str, maps: str):
@@ -113,23 +144,34 @@ def _find_flat(files: Files, split: str, labels: bool, images: str, maps: str):
     keep = lambda side: side if side is None else {k: p for k, p in side.items() if (k in held) == (split == "val")}
     return tuple(map(keep, found))
 
+
 def _held_out(folder: Path, split: str, images: dict) -> set:
     "The stems that val.txt holds out; without the file there are none."
-    listing = folder/"val.txt"
+    listing = folder / "val.txt"
     if not listing.exists():
-        if split == "train": return set()
-        raise FileNotFoundError(f"{folder.name} has no val split of its own: list the stems to hold out, one a line (such as {next(iter(images), '00001')}), in {listing}.")
+        if split == "train":
+            return set()
+        raise FileNotFoundError(
+            f"{folder.name} has no val split of its own: list the stems to hold out, one a line (such as "
+            f"{next(iter(images), '00001')}), in {listing}."
+        )
     held = set(listing.read_text().split())
     unknown = held - images.keys()
-    if unknown: raise ValueError(f"{listing} lists {len(unknown)} stems without an image, such as {min(unknown)}: write file names without folder and ending.")
+    if unknown:
+        raise ValueError(
+            f"{listing} lists {len(unknown)} stems without an image, such as {min(unknown)}: write file "
+            f"names without folder and ending."
+        )
     return held
 
 # %% ../../nbs/api/datasets/02_domains.ipynb #af1b8e82
 def _find_cityscapes(files: Files, split: str, labels: bool):
     "A folder for each city."
     images = files.under(f"leftImg8bit/{split}", "*/*", ("_leftimg8bit.png", "_leftimg8bit.tif"))
-    if not labels or split == "test": return images, None
+    if not labels or split == "test":
+        return images, None
     return images, files.under(f"gtFine/{split}", "*/*", ("_gtfine_labelids.png",))
+
 
 def _find_iitk(files: Files, split: str, labels: bool):
     "A folder for each camera; only the sample has labels."
@@ -141,6 +183,7 @@ def _find_iitk(files: Files, split: str, labels: bool):
 # %% ../../nbs/api/datasets/02_domains.ipynb #cc6283d7
 DUSK = "0001TP"  # the names of CamVid's dusk film begin so
 
+
 def _find_camvid(files: Files, split: str, labels: bool, dusk: bool | None = None):
     "Folders {split} and {split}annot; `dusk` selects one of the two domains."
     half_of_train = dusk and split in ("train", "val")
@@ -148,7 +191,8 @@ def _find_camvid(files: Files, split: str, labels: bool, dusk: bool | None = Non
     keep = lambda side: {k: p for k, p in side.items() if dusk is None or k.startswith(DUSK) == dusk}
     images = keep(files.under(place))
     maps = keep(files.under(f"{place}annot", ends=(".png",))) if labels else None
-    if not half_of_train: return images, maps
+    if not half_of_train:
+        return images, maps
     keys = sorted(images.keys() | (maps or {}).keys())
     half = {k for i, k in enumerate(keys) if (2 * i < len(keys)) == (split == "train")}
     return tuple(side if side is None else {k: p for k, p in side.items() if k in half} for side in (images, maps))
@@ -156,22 +200,35 @@ def _find_camvid(files: Files, split: str, labels: bool, dusk: bool | None = Non
 # %% ../../nbs/api/datasets/02_domains.ipynb #bf160146
 COLUMNS = ["id", "name", "red", "green", "blue"]
 
-def read_ids(path: Path # an ids.csv
-            ) -> tuple: # an IdTable and a ClassSet
+
+def read_ids(
+    path: Path,  # an ids.csv
+) -> tuple:  # an IdTable and a ClassSet
     "What the ids of a user's own label maps mean."
     ids, colours = {}, {}
     with open(path, newline="", encoding="utf-8-sig") as f:
         rows = csv.DictReader(f)
-        if rows.fieldnames != COLUMNS: raise ValueError(f"{path}: expected the columns {','.join(COLUMNS)}, found {','.join(rows.fieldnames or ['nothing'])}.")
+        if rows.fieldnames != COLUMNS:
+            raise ValueError(
+                f"{path}: expected the columns {','.join(COLUMNS)}, found {','.join(rows.fieldnames or ['nothing'])}."
+            )
         for row in rows:
             name = (row["name"] or "").strip()
-            try: i, *colour = (int(row[c]) for c in COLUMNS if c != "name")
-            except (TypeError, ValueError): raise ValueError(f"{path}, line {rows.line_num}: expected whole numbers for id, red, green and blue.") from None
-            if i in ids or not -1 <= i <= 65535: raise ValueError(f"{path}, line {rows.line_num}: expected a new id of -1..65535, found {i}.")
-            if not all(0 <= c <= 255 for c in colour): raise ValueError(f"{path}, line {rows.line_num}: expected colours of 0..255, found {colour}.")
+            try:
+                i, *colour = (int(row[c]) for c in COLUMNS if c != "name")
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"{path}, line {rows.line_num}: expected whole numbers for id, red, green and blue."
+                ) from None
+            if i in ids or not -1 <= i <= 65535:
+                raise ValueError(f"{path}, line {rows.line_num}: expected a new id of -1..65535, found {i}.")
+            if not all(0 <= c <= 255 for c in colour):
+                raise ValueError(f"{path}, line {rows.line_num}: expected colours of 0..255, found {colour}.")
             ids[i] = name or None
-            if name: colours.setdefault(name, tuple(colour))
-    if not colours: raise ValueError(f"{path}: expected at least one id with a name, found none.")
+            if name:
+                colours.setdefault(name, tuple(colour))
+    if not colours:
+        raise ValueError(f"{path}: expected at least one id with a name, found none.")
     title, void = path.parent.name, next((i for i, name in ids.items() if name is None), None)
     return IdTable(f"{title} ids", ids, void), ClassSet(title, tuple(colours), tuple(colours.values()))
 
@@ -180,99 +237,190 @@ def _find_folder(files: Files, split: str, labels: bool):
     "images/{split} and labels/{split}."
     return files.under(f"images/{split}"), files.under(f"labels/{split}", ends=(".png",)) if labels else None
 
+
 def _folder_domain(name: str) -> Domain:
     "The domain of a user's own folder."
     folder = Path(name.removeprefix("folder:")).expanduser().absolute()
-    ids, classes = read_ids(folder/"ids.csv") if (folder/"ids.csv").exists() else (None, None)
-    return Domain(name, folder, "images/{split}/*, labels/{split}/*.png, ids.csv", ids, classes, _find_folder, ("train", "val", "test"))
+    ids, classes = read_ids(folder / "ids.csv") if (folder / "ids.csv").exists() else (None, None)
+    return Domain(
+        name,
+        folder,
+        "images/{split}/*, labels/{split}/*.png, ids.csv",
+        ids,
+        classes,
+        _find_folder,
+        ("train", "val", "test"),
+    )
 
 # %% ../../nbs/api/datasets/02_domains.ipynb #4cd6e9e8
 _CAMVID = ("CamVid", "{split}/NAME.png or .jpg, {split}annot/NAME.png", CAMVID_IDS, CAMVID11)
 _ALL3 = ("train", "val", "test")
-DOMAINS = {name: Domain(name, Path(folder), *rest) for name, folder, *rest in (
-    ("gta5", "GTA5", "images/00001.png, labels/00001.png, and val.txt for a val split", CITYSCAPES_IDS, CITYSCAPES19, partial(_find_flat, images="images", maps="labels")),
-    ("synthia", "SYNTHIA", "RGB/0000000.png, GT/LABELS/0000000.png, and val.txt for a val split", SYNTHIA_IDS, SYNTHIA16, partial(_find_flat, images="RGB", maps="GT/LABELS")),
-    ("cityscapes", "Cityscapes", "leftImg8bit/{split}/CITY/NAME_leftImg8bit.png, gtFine/{split}/CITY/NAME_gtFine_labelIds.png", CITYSCAPES_IDS, CITYSCAPES19, _find_cityscapes, _ALL3),
-    ("iitk", "IITK", "leftImg8bit/{split}/camera1..5/JPEGImages/00314.jpg", CITYSCAPES_IDS, CITYSCAPES19, _find_iitk),
-    ("camvid", *_CAMVID, _find_camvid, _ALL3),
-    ("camvid_day", *_CAMVID, partial(_find_camvid, dusk=False), _ALL3),
-    ("camvid_dusk", *_CAMVID, partial(_find_camvid, dusk=True), _ALL3))}
 
+# %% ../../nbs/api/datasets/02_domains.ipynb #b31bf570
+DOMAINS = {
+    name: Domain(name, Path(folder), *rest)
+    for name, folder, *rest in (
+        (
+            "gta5",
+            "GTA5",
+            "images/00001.png, labels/00001.png, and val.txt for a val split",
+            CITYSCAPES_IDS,
+            CITYSCAPES19,
+            partial(_find_flat, images="images", maps="labels"),
+        ),
+        (
+            "synthia",
+            "SYNTHIA",
+            "RGB/0000000.png, GT/LABELS/0000000.png, and val.txt for a val split",
+            SYNTHIA_IDS,
+            SYNTHIA16,
+            partial(_find_flat, images="RGB", maps="GT/LABELS"),
+        ),
+        (
+            "cityscapes",
+            "Cityscapes",
+            "leftImg8bit/{split}/CITY/NAME_leftImg8bit.png, gtFine/{split}/CITY/NAME_gtFine_labelIds.png",
+            CITYSCAPES_IDS,
+            CITYSCAPES19,
+            _find_cityscapes,
+            _ALL3,
+        ),
+        (
+            "iitk",
+            "IITK",
+            "leftImg8bit/{split}/camera1..5/JPEGImages/00314.jpg",
+            CITYSCAPES_IDS,
+            CITYSCAPES19,
+            _find_iitk,
+        ),
+        ("camvid", *_CAMVID, _find_camvid, _ALL3),
+        ("camvid_day", *_CAMVID, partial(_find_camvid, dusk=False), _ALL3),
+        ("camvid_dusk", *_CAMVID, partial(_find_camvid, dusk=True), _ALL3),
+    )
+}
+
+# %% ../../nbs/api/datasets/02_domains.ipynb #e7840a63
 def domain_names() -> tuple:
     "The names of all known domains; `folder:PATH` and unions such as `cityscapes+iitk` come on top."
     return tuple(DOMAINS)
 
-def get_domain(name: str # one of `domain_names()` or folder:PATH
-              ) -> Domain:
+
+def get_domain(
+    name: str,  # one of `domain_names()` or folder:PATH
+) -> Domain:
     "The domain of that name."
-    if name.startswith("folder:"): return _folder_domain(name)
-    if name not in DOMAINS: raise ValueError(f"unknown domain {name!r}: use one of {', '.join(DOMAINS)}, folder:PATH, or a union such as cityscapes+iitk.")
+    if name.startswith("folder:"):
+        return _folder_domain(name)
+    if name not in DOMAINS:
+        raise ValueError(
+            f"unknown domain {name!r}: use one of {', '.join(DOMAINS)}, folder:PATH, or a union such as "
+            f"cityscapes+iitk."
+        )
     return DOMAINS[name]
 
 # %% ../../nbs/api/datasets/02_domains.ipynb #8cf56c47
 REPORT_DRAWS = 250_000  # the length of the list of draws in the first study
 
-def mix_weights(mix: str, # 'equal', 'proportional', 'report', or a number for each domain such as '0.3,0.7'
-                names: list, # the united domains
-                sizes: list # how many images each has
-               ) -> tuple: # each domain's share of the draws, sum 1
+
+def mix_weights(
+    mix: str,  # 'equal', 'proportional', 'report', or a number for each domain such as '0.3,0.7'
+    names: list,  # the united domains
+    sizes: list,  # how many images each has
+) -> tuple:  # each domain's share of the draws, sum 1
     "How often each domain of a union is drawn."
-    if mix == "equal": shares = [1] * len(names)
-    elif mix == "proportional": shares = sizes
+    if mix == "equal":
+        shares = [1] * len(names)
+    elif mix == "proportional":
+        shares = sizes
     elif mix == "report":
-        if set(names) != {"cityscapes", "iitk"}: raise ValueError(f"the mix 'report' is that of cityscapes+iitk, found {'+'.join(names)}: use equal, proportional or numbers.")
+        if set(names) != {"cityscapes", "iitk"}:
+            raise ValueError(
+                f"the mix 'report' is that of cityscapes+iitk, found {'+'.join(names)}: use equal, "
+                f"proportional or numbers."
+            )
         city = min(dict(zip(names, sizes))["cityscapes"] / REPORT_DRAWS, 0.5)
         shares = [city if name == "cityscapes" else 1 - city for name in names]
-    else: shares = _numbers(mix, len(names))
+    else:
+        shares = _numbers(mix, len(names))
     return tuple(s / sum(shares) for s in shares)
+
 
 def _numbers(mix: str, n: int) -> list:
     "The positive numbers of a mix such as '0.3,0.7'."
-    try: shares = [float(s) for s in str(mix).split(",")]
-    except ValueError: shares = []
+    try:
+        shares = [float(s) for s in str(mix).split(",")]
+    except ValueError:
+        shares = []
     if len(shares) != n or not all(0 < s < float("inf") for s in shares):
-        raise ValueError(f"mix {mix!r}: use equal, proportional, report, or {n} positive numbers with commas between them.")
+        raise ValueError(
+            f"mix {mix!r}: use equal, proportional, report, or {n} positive numbers with commas between them."
+        )
     return shares
 
 # %% ../../nbs/api/datasets/02_domains.ipynb #f7fec46b
-def find_items(domain: Domain, # what to look for
-               split: str, # 'train', 'val' or 'test'
-               data_root: Path, # the folder that holds the domains' folders
-               labels: bool # look for label maps?
-              ) -> tuple: # of Items
+def find_items(
+    domain: Domain,  # what to look for
+    split: str,  # 'train', 'val' or 'test'
+    data_root: Path,  # the folder that holds the domains' folders
+    labels: bool,  # look for label maps?
+) -> tuple:  # of Items
     "The items of one domain as they lie on disk."
-    if split not in domain.splits: raise ValueError(f"{domain.name} has no split {split!r}: use one of {', '.join(domain.splits)}.")
-    folder = data_root/domain.folder
+    if split not in domain.splits:
+        raise ValueError(f"{domain.name} has no split {split!r}: use one of {', '.join(domain.splits)}.")
+    folder = data_root / domain.folder
     advice = f"{domain.name}, split {split}: expected {domain.layout} in {folder}"
-    if not data_root.is_dir() and not domain.folder.is_absolute(): raise FileNotFoundError(f"{advice}, but the data root {data_root} does not exist. Point data_root to the folder that holds {domain.folder}.")
-    if not folder.is_dir(): raise FileNotFoundError(f"{advice}, which does not exist. Fetch the dataset there, or point data_root to where it is.")
+    if not data_root.is_dir() and not domain.folder.is_absolute():
+        raise FileNotFoundError(
+            f"{advice}, but the data root {data_root} does not exist. Point data_root to the folder that "
+            f"holds {domain.folder}."
+        )
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{advice}, which does not exist. Fetch the dataset there, or point data_root to where it is."
+        )
     files = Files(folder)
-    try: images, maps = domain.find(files, split, labels)
-    except FileNotFoundError as e: raise FileNotFoundError(f"{advice}, but {e}") from None
-    if not images: raise FileNotFoundError(f"{advice}, found no image of this split.")
-    if maps is not None and domain.ids is None: raise FileNotFoundError(f"{advice}, found no ids.csv: write one with the columns {','.join(COLUMNS)}, or use labels=False.")
+    try:
+        images, maps = domain.find(files, split, labels)
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"{advice}, but {e}") from None
+    if not images:
+        raise FileNotFoundError(f"{advice}, found no image of this split.")
+    if maps is not None and domain.ids is None:
+        raise FileNotFoundError(
+            f"{advice}, found no ids.csv: write one with the columns {','.join(COLUMNS)}, or use labels=False."
+        )
     return pair_items(images, maps, domain.name, domain.ids, files.rows)
 
+# %% ../../nbs/api/datasets/02_domains.ipynb #a4e8ef90
 def _classes_of(domains: list, labels: bool) -> ClassSet:
     "The class set that the united domains share."
     own = {d.name: d.classes for d in domains if d.classes is not None}
-    if not own: raise ValueError(f"{domains[0].name}: nothing says what its classes are. Give classes (those of the source), or write an ids.csv.")
+    if not own:
+        raise ValueError(
+            f"{domains[0].name}: nothing says what its classes are. Give classes (those of the source), or "
+            f"write an ids.csv."
+        )
     if labels and len(set(own.values())) > 1:
-        raise ValueError(f"the classes differ: {', '.join(f'{n} has {c.name}' for n, c in own.items())}. Name the set to use with classes, or use labels=False.")
+        raise ValueError(
+            f"the classes differ: {', '.join(f'{n} has {c.name}' for n, c in own.items())}. Name the set "
+            f"to use with classes, or use labels=False."
+        )
     return next(iter(own.values()))
 
 # %% ../../nbs/api/datasets/02_domains.ipynb #41a49489
-def load_split(domain: str, # a name, folder:PATH, or a union such as 'cityscapes+iitk'
-               split: str = "train", # 'train', 'val' or 'test'
-               data_root = "data", # the folder that holds the domains' folders
-               classes = None, # a ClassSet or its name; default: the domain's own
-               labels: bool = True, # use label maps where the domain has them?
-               mix: str = "equal", # draws of a union: 'equal', 'proportional', 'report' or '0.3,0.7'
-               check: bool = True # look at the files before anything is trained?
-              ) -> Split:
+def load_split(
+    domain: str,  # a name, folder:PATH, or a union such as 'cityscapes+iitk'
+    split: str = "train",  # 'train', 'val' or 'test'
+    data_root="data",  # the folder that holds the domains' folders
+    classes=None,  # a ClassSet or its name; default: the domain's own
+    labels: bool = True,  # use label maps where the domain has them?
+    mix: str = "equal",  # draws of a union: 'equal', 'proportional', 'report' or '0.3,0.7'
+    check: bool = True,  # look at the files before anything is trained?
+) -> Split:
     "The checked items of a domain or of a union of domains."
     names = [n.strip() for n in domain.split("+")]
-    if len(set(names)) != len(names): raise ValueError(f"{domain}: a union names each domain once.")
+    if len(set(names)) != len(names):
+        raise ValueError(f"{domain}: a union names each domain once.")
     domains = [get_domain(n) for n in names]
     members = tuple(find_items(d, split, Path(data_root), labels) for d in domains)
     classes = _classes_of(domains, labels) if classes is None else class_set(classes)
@@ -287,6 +435,8 @@ def load_val(
 ) -> Split | None:  # None, with a warning, where there is none
     "A domain's val split, with labels if it has them."
     for labels in (True, False):
-        try: return load_split(name, "val", root, classes, labels=labels)
-        except FileNotFoundError as e: problem = e
+        try:
+            return load_split(name, "val", root, classes, labels=labels)
+        except FileNotFoundError as e:
+            problem = e
     warnings.warn(f"{name} will not be evaluated: {problem}")

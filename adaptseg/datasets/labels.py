@@ -15,6 +15,7 @@ from struct import error as struct_error
 import av
 import numpy as np
 from PIL import Image
+from fastcore.basics import patch
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #2fb1cbd5
 IGNORE = 255  # the train id of a pixel that no loss and no score counts
@@ -25,139 +26,252 @@ SELECTED = ("person", "rider", "car", "motorcycle", "bicycle", "pedestrian", "bi
 @dataclass(frozen=True)
 class ClassSet:
     "An ordered set of classes: the position of a class is its train id."
-    name: str      # such as 'cityscapes19'
-    names: tuple   # C class names, in train id order
-    colours: tuple # C (red, green, blue) triples, 0..255
-    groups: dict = field(default_factory=dict, hash=False) # group name -> names of its classes
+
+    name: str  # such as 'cityscapes19'
+    names: tuple  # C class names, in train id order
+    colours: tuple  # C (red, green, blue) triples, 0..255
+    groups: dict = field(default_factory=dict, hash=False)  # group name -> names of its classes
 
     def __post_init__(self):
-        if not 0 < len(self.names) < IGNORE: raise ValueError(f"{self.name}: expected 1 to 254 classes, found {len(self.names)}.")
-        if len(set(self.names)) != len(self.names): raise ValueError(f"{self.name}: every class name must be unique, found {list(self.names)}.")
-        if len(self.colours) != len(self.names): raise ValueError(f"{self.name}: {len(self.names)} names but {len(self.colours)} colours: give one (red, green, blue) a class.")
+        if not 0 < len(self.names) < IGNORE:
+            raise ValueError(f"{self.name}: expected 1 to 254 classes, found {len(self.names)}.")
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"{self.name}: every class name must be unique, found {list(self.names)}.")
+        if len(self.colours) != len(self.names):
+            raise ValueError(
+                f"{self.name}: {len(self.names)} names but {len(self.colours)} colours: give one (red, green, "
+                f"blue) a class."
+            )
         groups = {"selected": [n for n in self.names if n in SELECTED], **self.groups}
         object.__setattr__(self, "groups", {k: tuple(v) for k, v in groups.items()})
-        for group in self.groups: self.group(group)
+        for group in self.groups:
+            self.group(group)
 
-    def __len__(self): return len(self.names)
+# %% ../../nbs/api/datasets/00_labels.ipynb #023c28f0
+@patch
+def __len__(self: ClassSet):
+    return len(self.names)
 
-    def index(self, name: str) -> int:
-        "The train id of a class."
-        if name not in self.names: raise ValueError(f"{self.name} has no class {name!r}: use one of {', '.join(self.names)}.")
-        return self.names.index(name)
 
-    def group(self, name: str) -> tuple:
-        "The train ids of a group, in order."
-        if name not in self.groups: raise ValueError(f"{self.name} has no group {name!r}: use one of {', '.join(self.groups)}.")
-        return tuple(self.index(n) for n in self.groups[name])
+@patch
+def index(self: ClassSet, name: str) -> int:
+    "The train id of a class."
+    if name not in self.names:
+        raise ValueError(f"{self.name} has no class {name!r}: use one of {', '.join(self.names)}.")
+    return self.names.index(name)
 
-    def colourise(self, 
-                  label # (H, W) integers: train ids 0..C-1 and 255
-                 ) -> np.ndarray: # (H, W, 3) uint8 RGB, 255 is black
-        "Paint a label map with the colours of its classes."
-        label = np.asarray(label)
-        if label.ndim != 2 or label.dtype.kind not in "iu": raise ValueError(f"expected an (H, W) map of integers, found shape {label.shape} of {label.dtype}.")
-        bad = label[(label != IGNORE) & ((label < 0) | (label >= len(self)))]
-        if bad.size: raise ValueError(f"{self.name} has train ids 0..{len(self) - 1} and {IGNORE}, found {_few(np.unique(bad))}: encode raw ids with an IdTable first.")
-        palette = np.zeros((IGNORE + 1, 3), np.uint8)
-        palette[:len(self)] = self.colours
-        return palette[label]
 
+@patch
+def group(self: ClassSet, name: str) -> tuple:
+    "The train ids of a group, in order."
+    if name not in self.groups:
+        raise ValueError(f"{self.name} has no group {name!r}: use one of {', '.join(self.groups)}.")
+    return tuple(self.index(n) for n in self.groups[name])
+
+
+@patch
+def colourise(
+    self: ClassSet,
+    label,  # (H, W) integers: train ids 0..C-1 and 255
+) -> np.ndarray:  # (H, W, 3) uint8 RGB, 255 is black
+    "Paint a label map with the colours of its classes."
+    label = np.asarray(label)
+    if label.ndim != 2 or label.dtype.kind not in "iu":
+        raise ValueError(f"expected an (H, W) map of integers, found shape {label.shape} of {label.dtype}.")
+    bad = label[(label != IGNORE) & ((label < 0) | (label >= len(self)))]
+    if bad.size:
+        raise ValueError(
+            f"{self.name} has train ids 0..{len(self) - 1} and {IGNORE}, found {_few(np.unique(bad))}: "
+            f"encode raw ids with an IdTable first."
+        )
+    palette = np.zeros((IGNORE + 1, 3), np.uint8)
+    palette[: len(self)] = self.colours
+    return palette[label]
+
+# %% ../../nbs/api/datasets/00_labels.ipynb #c0e2e24a
 def _few(values, n=5) -> str:
     "The first few values, and how many more there are."
     values = [str(v) for v in values]
     return ", ".join(values[:n]) + (f" and {len(values) - n} more" if len(values) > n else "")
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #54675563
-def take_classes(classes: ClassSet, # the larger set
-                 name: str, # the name of the new set
-                 ids # train ids of the classes to keep, in order
-                ) -> ClassSet:
+def take_classes(
+    classes: ClassSet,  # the larger set
+    name: str,  # the name of the new set
+    ids,  # train ids of the classes to keep, in order
+) -> ClassSet:
     "A smaller class set made of some classes of a larger one."
     names = [classes.names[i] for i in ids]
     groups = {g: tuple(n for n in members if n in names) for g, members in classes.groups.items()}
     return ClassSet(name, tuple(names), tuple(classes.colours[i] for i in ids), groups)
 
-CITYSCAPES19 = ClassSet("cityscapes19",
-    ("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain", "sky", "person",
-     "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
-    ((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153), (250, 170, 30), (220, 220, 0),
-     (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100),
-     (0, 0, 230), (119, 11, 32)))
+# %% ../../nbs/api/datasets/00_labels.ipynb #0dd39151
+CITYSCAPES19 = ClassSet(
+    "cityscapes19",
+    (
+        "road",
+        "sidewalk",
+        "building",
+        "wall",
+        "fence",
+        "pole",
+        "traffic light",
+        "traffic sign",
+        "vegetation",
+        "terrain",
+        "sky",
+        "person",
+        "rider",
+        "car",
+        "truck",
+        "bus",
+        "train",
+        "motorcycle",
+        "bicycle",
+    ),
+    (
+        (128, 64, 128),
+        (244, 35, 232),
+        (70, 70, 70),
+        (102, 102, 156),
+        (190, 153, 153),
+        (153, 153, 153),
+        (250, 170, 30),
+        (220, 220, 0),
+        (107, 142, 35),
+        (152, 251, 152),
+        (70, 130, 180),
+        (220, 20, 60),
+        (255, 0, 0),
+        (0, 0, 142),
+        (0, 0, 70),
+        (0, 60, 100),
+        (0, 80, 100),
+        (0, 0, 230),
+        (119, 11, 32),
+    ),
+)
+
+# %% ../../nbs/api/datasets/00_labels.ipynb #cd672fda
 SYNTHIA16 = take_classes(CITYSCAPES19, "synthia16", (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18))
 SYNTHIA13 = take_classes(CITYSCAPES19, "synthia13", (0, 1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18))
-CAMVID11 = ClassSet("camvid11",
+CAMVID11 = ClassSet(
+    "camvid11",
     ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"),
-    ((70, 130, 180), (70, 70, 70), (153, 153, 153), (128, 64, 128), (244, 35, 232), (107, 142, 35), (220, 220, 0), (190, 153, 153),
-     (0, 0, 142), (220, 20, 60), (119, 11, 32)))
+    (
+        (70, 130, 180),
+        (70, 70, 70),
+        (153, 153, 153),
+        (128, 64, 128),
+        (244, 35, 232),
+        (107, 142, 35),
+        (220, 220, 0),
+        (190, 153, 153),
+        (0, 0, 142),
+        (220, 20, 60),
+        (119, 11, 32),
+    ),
+)
 CLASS_SETS = {c.name: c for c in (CITYSCAPES19, SYNTHIA16, SYNTHIA13, CAMVID11)}
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #81af3ed3
-def class_set(name # a name in `CLASS_SETS`, or a ClassSet, which is returned as it is
-             ) -> ClassSet:
+def class_set(
+    name,  # a name in `CLASS_SETS`, or a ClassSet, which is returned as it is
+) -> ClassSet:
     "The class set of that name."
-    if isinstance(name, ClassSet): return name
-    if name not in CLASS_SETS: raise ValueError(f"unknown class set {name!r}: use one of {', '.join(CLASS_SETS)}.")
+    if isinstance(name, ClassSet):
+        return name
+    if name not in CLASS_SETS:
+        raise ValueError(f"unknown class set {name!r}: use one of {', '.join(CLASS_SETS)}.")
     return CLASS_SETS[name]
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #9634bb84
 UNKNOWN, N_RAW = -1, 65536  # mark of an id that the table lacks; raw ids are -1..65535
 
+# %% ../../nbs/api/datasets/00_labels.ipynb #07ef5b02
 @dataclass(frozen=True)
 class IdTable:
     "The raw ids of a dataset's label files, each with its class name, or None where it is known but no class."
-    name: str # such as 'cityscapes ids'
-    ids: dict = field(hash=False) # raw id (-1..65535) -> class name or None
-    void: int = None # the raw id that `decode` writes for an ignored pixel
+
+    name: str  # such as 'cityscapes ids'
+    ids: dict = field(hash=False)  # raw id (-1..65535) -> class name or None
+    void: int = None  # the raw id that `decode` writes for an ignored pixel
 
     def __post_init__(self):
         bad = [i for i in self.ids if not -1 <= i < N_RAW]
-        if bad: raise ValueError(f"{self.name}: raw ids are -1..65535, found {_few(bad)}.")
+        if bad:
+            raise ValueError(f"{self.name}: raw ids are -1..65535, found {_few(bad)}.")
 
-    def encode(self,
-               raw: np.ndarray, # (H, W) integers as the file holds them
-               classes: ClassSet # the set whose train ids are wanted
-              ) -> np.ndarray: # (H, W) uint8: train ids and 255
-        "Turn raw ids into train ids, class by class name."
-        raw = np.asarray(raw)
-        if raw.ndim != 2 or raw.dtype.kind not in "iu": raise ValueError(f"{self.name}: expected an (H, W) map of integers, found shape {raw.shape} of {raw.dtype}.")
-        lut = _encoder(self, classes)
-        wide = raw.dtype.itemsize > 2 or raw.dtype.kind == "i"
-        if wide and raw.size and (raw.min() < -1 or raw.max() >= N_RAW): self._unknown(raw)
-        train = lut[raw]
-        if (train == UNKNOWN).any(): self._unknown(raw)
-        return train.astype(np.uint8)
+# %% ../../nbs/api/datasets/00_labels.ipynb #b55bf767
+@patch
+def encode(
+    self: IdTable,
+    raw: np.ndarray,  # (H, W) integers as the file holds them
+    classes: ClassSet,  # the set whose train ids are wanted
+) -> np.ndarray:  # (H, W) uint8: train ids and 255
+    "Turn raw ids into train ids, class by class name."
+    raw = np.asarray(raw)
+    if raw.ndim != 2 or raw.dtype.kind not in "iu":
+        raise ValueError(f"{self.name}: expected an (H, W) map of integers, found shape {raw.shape} of {raw.dtype}.")
+    lut = _encoder(self, classes)
+    wide = raw.dtype.itemsize > 2 or raw.dtype.kind == "i"
+    if wide and raw.size and (raw.min() < -1 or raw.max() >= N_RAW):
+        self._unknown(raw)
+    train = lut[raw]
+    if (train == UNKNOWN).any():
+        self._unknown(raw)
+    return train.astype(np.uint8)
 
-    def decode(self,
-               train: np.ndarray, # (H, W) integers: train ids and 255
-               classes: ClassSet # the set that they belong to
-              ) -> np.ndarray: # (H, W) uint8 raw ids, `void` where it was 255
-        "Turn train ids into the ids of the dataset's files, for a benchmark's server."
-        train, lut = np.asarray(train), _decoder(self, classes)
-        bad = np.unique(train[(train < 0) | (train > IGNORE) | (lut[np.clip(train, 0, IGNORE)] == UNKNOWN)])
-        if bad.size: raise ValueError(f"{self.name} has no id for the train ids {_few(bad)} of {classes.name}: use the class set that the map was made with, or give the table a `void`.")
-        return lut[train].astype(np.uint8)
 
-    def _unknown(self, raw):
-        ids = [i for i in np.unique(raw).tolist() if i not in self.ids]
-        raise ValueError(f"unknown ids {_few(ids)}: {self.name} holds {min(self.ids)}..{max(self.ids)}. Is this a label map of that dataset, in raw ids?")
+@patch
+def decode(
+    self: IdTable,
+    train: np.ndarray,  # (H, W) integers: train ids and 255
+    classes: ClassSet,  # the set that they belong to
+) -> np.ndarray:  # (H, W) uint8 raw ids, `void` where it was 255
+    "Turn train ids into the ids of the dataset's files, for a benchmark's server."
+    train, lut = np.asarray(train), _decoder(self, classes)
+    bad = np.unique(train[(train < 0) | (train > IGNORE) | (lut[np.clip(train, 0, IGNORE)] == UNKNOWN)])
+    if bad.size:
+        raise ValueError(
+            f"{self.name} has no id for the train ids {_few(bad)} of {classes.name}: use the class set "
+            f"that the map was made with, or give the table a `void`."
+        )
+    return lut[train].astype(np.uint8)
+
+# %% ../../nbs/api/datasets/00_labels.ipynb #89d6fae0
+@patch
+def _unknown(self: IdTable, raw):
+    ids = [i for i in np.unique(raw).tolist() if i not in self.ids]
+    raise ValueError(
+        f"unknown ids {_few(ids)}: {self.name} holds {min(self.ids)}..{max(self.ids)}. Is this a label "
+        f"map of that dataset, in raw ids?"
+    )
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #582458ad
 @lru_cache(maxsize=64)
 def _encoder(table: IdTable, classes: ClassSet) -> np.ndarray:
     "(65537,) int16: raw id -> train id, 255 or UNKNOWN; the last entry is that of -1."
     if not set(table.ids.values()) & set(classes.names):
-        raise ValueError(f"{table.name} and {classes.name} share no class name, every pixel would be ignored: choose a class set of this dataset.")
+        raise ValueError(
+            f"{table.name} and {classes.name} share no class name, every pixel would be ignored: choose a "
+            f"class set of this dataset."
+        )
     lut = np.full(N_RAW + 1, UNKNOWN, np.int16)
-    for raw, name in table.ids.items(): lut[raw] = classes.index(name) if name in classes.names else IGNORE
+    for raw, name in table.ids.items():
+        lut[raw] = classes.index(name) if name in classes.names else IGNORE
     return lut
+
 
 @lru_cache(maxsize=64)
 def _decoder(table: IdTable, classes: ClassSet) -> np.ndarray:
     "(256,) int16: train id -> the first raw id of that class, or UNKNOWN."
     lut = np.full(IGNORE + 1, UNKNOWN, np.int16)
     for raw, name in reversed(table.ids.items()):
-        if name in classes.names and 0 <= raw <= 255: lut[classes.index(name)] = raw
-    if table.void is not None: lut[IGNORE] = table.void
+        if name in classes.names and 0 <= raw <= 255:
+            lut[classes.index(name)] = raw
+    if table.void is not None:
+        lut[IGNORE] = table.void
     return lut
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #d495fb04
@@ -165,46 +279,82 @@ def _id_table(name, known, named, void) -> IdTable:
     "A table with every id of `known`; those of `named` have a class."
     return IdTable(name, {i: named.get(i) for i in known}, void)
 
-CITYSCAPES_IDS = _id_table("cityscapes ids", range(-1, 35), void=0, named=dict(zip(
-    (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33), CITYSCAPES19.names)))
-SYNTHIA_IDS = _id_table("synthia ids", range(23), void=0, named=dict(zip(
-    (3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11), CITYSCAPES19.names)))
+
+CITYSCAPES_IDS = _id_table(
+    "cityscapes ids",
+    range(-1, 35),
+    void=0,
+    named=dict(zip((7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33), CITYSCAPES19.names)),
+)
+SYNTHIA_IDS = _id_table(
+    "synthia ids",
+    range(23),
+    void=0,
+    named=dict(zip((3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11), CITYSCAPES19.names)),
+)
 CAMVID_IDS = _id_table("camvid ids", range(12), void=11, named=dict(enumerate(CAMVID11.names)))
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #9f312811
-BROKEN = (Image.DecompressionBombError, OSError, SyntaxError, ValueError, struct_error, av.error.FFmpegError, StopIteration)  # what decoders raise for a damaged file
+BROKEN = (
+    Image.DecompressionBombError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    struct_error,
+    av.error.FFmpegError,
+    StopIteration,
+)  # what decoders raise for a damaged file
 
-def read_label(path # a PNG with class ids: a path, or what opens as one
-              ) -> np.ndarray: # (H, W) uint8, uint16 or int32 raw ids
+
+def read_label(
+    path,  # a PNG with class ids: a path, or what opens as one
+) -> np.ndarray:  # (H, W) uint8, uint16 or int32 raw ids
     "Read the raw ids of a label map."
     try:
         with _opened(path) as f:
-            if _is_colour16(f): return _first_channel16(f)
-            with Image.open(f) as image: mode, raw = image.mode, np.array(image)
-    except FileNotFoundError: raise FileNotFoundError(f"there is no label file {path}.") from None
-    except BROKEN as e: raise damaged(path, e) from e
+            if _is_colour16(f):
+                return _first_channel16(f)
+            with Image.open(f) as image:
+                mode, raw = image.mode, np.array(image)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no label file {path}.") from None
+    except BROKEN as e:
+        raise damaged(path, e) from e
     if mode not in ("P", "L", "I", "I;16", "I;16B"):
-        raise ValueError(f"{path}: expected one class id a pixel, found colours (mode {mode}). Use the file of label ids, or map the colours to ids first.")
+        raise ValueError(
+            f"{path}: expected one class id a pixel, found colours (mode {mode}). Use the file of label "
+            f"ids, or map the colours to ids first."
+        )
     return raw.astype(np.uint16) if mode == "I;16B" else raw
 
-def read_image(path # any still image of 8 bits a channel: a path, or what opens as one
-              ) -> Image.Image: # RGB
+# %% ../../nbs/api/datasets/00_labels.ipynb #463df79a
+def read_image(
+    path,  # any still image of 8 bits a channel: a path, or what opens as one
+) -> Image.Image:  # RGB
     "Read an image as RGB."
     try:
-        with _opened(path) as f, Image.open(f) as image: mode, rgb = image.mode, image.convert("RGB")
-    except FileNotFoundError: raise FileNotFoundError(f"there is no image file {path}.") from None
-    except BROKEN as e: raise damaged(path, e) from e
-    if mode[0] in "IF": raise ValueError(f"{path}: expected 8 bits a channel, found mode {mode}. Convert it to 8 bits first.")
+        with _opened(path) as f, Image.open(f) as image:
+            mode, rgb = image.mode, image.convert("RGB")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no image file {path}.") from None
+    except BROKEN as e:
+        raise damaged(path, e) from e
+    if mode[0] in "IF":
+        raise ValueError(f"{path}: expected 8 bits a channel, found mode {mode}. Convert it to 8 bits first.")
     return rgb
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #9e169edc
 def damaged(path, error) -> ValueError:
     "What to say of a file that its decoder gave up on."
-    return ValueError(f"{path}: cannot be decoded, the file is damaged or incomplete ({type(error).__name__}). Fetch it again.")
+    return ValueError(
+        f"{path}: cannot be decoded, the file is damaged or incomplete ({type(error).__name__}). Fetch it again."
+    )
+
 
 def _opened(path):
     "A binary file, of a path or of what stands in for one, such as a place in a tar shard."
     return path.open("rb") if hasattr(path, "open") else open(path, "rb")
+
 
 def _is_colour16(f) -> bool:
     "Does the header say PNG, 16 bits, more than one channel?"
@@ -212,15 +362,21 @@ def _is_colour16(f) -> bool:
     f.seek(0)
     return head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) == 26 and head[24] == 16 and head[25] in (2, 6)
 
+
 def _first_channel16(f) -> np.ndarray:
     "(H, W) uint16: the first channel of a 16-bit colour PNG."
-    with av.open(f) as video: return next(video.decode(video=0)).to_ndarray()[..., 0].copy()
+    with av.open(f) as video:
+        return next(video.decode(video=0)).to_ndarray()[..., 0].copy()
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #226654d5
-def image_size(path # an image or a label map
-              ) -> tuple: # (height, width) in pixels
+def image_size(
+    path,  # an image or a label map
+) -> tuple:  # (height, width) in pixels
     "The size that a file's header states, without decoding it."
     try:
-        with _opened(path) as f, Image.open(f) as image: return image.height, image.width
-    except FileNotFoundError: raise FileNotFoundError(f"there is no image file {path}.") from None
-    except BROKEN as e: raise damaged(path, e) from e
+        with _opened(path) as f, Image.open(f) as image:
+            return image.height, image.width
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no image file {path}.") from None
+    except BROKEN as e:
+        raise damaged(path, e) from e

@@ -19,6 +19,7 @@ from torchvision.transforms import v2
 
 from .labels import IGNORE, read_image
 from .splits import Item, Split, load_label
+from fastcore.basics import patch
 
 # %% ../../nbs/api/datasets/03_loading.ipynb #4b4ee56c
 CAFFE_BGR_MEAN = (104.00698793, 116.66876762, 122.67891434)
@@ -28,8 +29,13 @@ PREPROCESSING = ("caffe", "imagenet")
 
 def _affine(mode, x):
     "Mean and standard deviation in 0..255, shaped like a channel of `x`."
-    if mode not in PREPROCESSING: raise ValueError(f"preprocessing: expected one of {', '.join(PREPROCESSING)}; found {mode!r}")
-    mean, std = (CAFFE_BGR_MEAN, (1., 1., 1.)) if mode == "caffe" else ([255 * m for m in IMAGENET_RGB_MEAN], [255 * s for s in IMAGENET_RGB_STD])
+    if mode not in PREPROCESSING:
+        raise ValueError(f"preprocessing: expected one of {', '.join(PREPROCESSING)}; found {mode!r}")
+    mean, std = (
+        (CAFFE_BGR_MEAN, (1.0, 1.0, 1.0))
+        if mode == "caffe"
+        else ([255 * m for m in IMAGENET_RGB_MEAN], [255 * s for s in IMAGENET_RGB_STD])
+    )
     return (torch.tensor(v, dtype=torch.float32, device=x.device).view(3, 1, 1) for v in (mean, std))
 
 
@@ -61,10 +67,12 @@ def read_pair(
 ) -> tuple[Tensor, Tensor | None]:  # (3, H, W) uint8 RGB and (H, W) uint8 train ids or None
     "Read and resize: the image bicubic, the label nearest, as the reference code."
     image, label = read_image(item.image), None
-    if size and image.size != size[::-1]: image = image.resize(size[::-1], Image.BICUBIC)
+    if size and image.size != size[::-1]:
+        image = image.resize(size[::-1], Image.BICUBIC)
     if classes is not None and item.label is not None:
         label = load_label(item, classes)
-        if size and resize_label and label.shape != tuple(size): label = np.array(Image.fromarray(label).resize(size[::-1], Image.NEAREST))
+        if size and resize_label and label.shape != tuple(size):
+            label = np.array(Image.fromarray(label).resize(size[::-1], Image.NEAREST))
         label = torch.from_numpy(label)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1), label
 
@@ -77,17 +85,23 @@ def augmentation(
     hue: float = 0,  # largest turn of the hue, 0..0.5
 ):  # a torchvision v2 transform of (Image, Mask), or None when nothing is asked for
     "Random changes to an image and its label together."
-    if not 0 <= colour <= 1: raise ValueError(f"colour: expected 0..1, found {colour}")
-    if scale and not 0 < scale[0] <= scale[1]: raise ValueError(f"scale: expected 0 < low <= high, found {scale}")
+    if not 0 <= colour <= 1:
+        raise ValueError(f"colour: expected 0..1, found {colour}")
+    if scale and not 0 < scale[0] <= scale[1]:
+        raise ValueError(f"scale: expected 0 < low <= high, found {scale}")
     ts = [RandomZoom(*scale)] if scale else []
-    if crop: ts.append(v2.RandomCrop(crop, pad_if_needed=True, fill={tv_tensors.Image: 0, tv_tensors.Mask: IGNORE}))
-    if flip: ts.append(v2.RandomHorizontalFlip())
-    if colour or hue: ts.append(v2.ColorJitter(colour, colour, colour, hue))
+    if crop:
+        ts.append(v2.RandomCrop(crop, pad_if_needed=True, fill={tv_tensors.Image: 0, tv_tensors.Mask: IGNORE}))
+    if flip:
+        ts.append(v2.RandomHorizontalFlip())
+    if colour or hue:
+        ts.append(v2.ColorJitter(colour, colour, colour, hue))
     return v2.Compose(ts) if ts else None
 
 
 class RandomZoom(v2.Transform):
     "Resize by a factor drawn evenly from `low..high`; sides stay in proportion."
+
     def __init__(self, low, high):
         super().__init__()
         self.low, self.high = low, high
@@ -96,7 +110,8 @@ class RandomZoom(v2.Transform):
         factor = self.low + (self.high - self.low) * torch.rand(()).item()
         return {"size": [max(1, round(s * factor)) for s in v2.functional.get_size(inputs[0])]}
 
-    def transform(self, inpt, params): return self._call_kernel(v2.functional.resize, inpt, params["size"], antialias=True)
+    def transform(self, inpt, params):
+        return self._call_kernel(v2.functional.resize, inpt, params["size"], antialias=True)
 
 # %% ../../nbs/api/datasets/03_loading.ipynb #c5a73828
 def draw_order(
@@ -112,7 +127,8 @@ def draw_order(
     for m, size in enumerate(sizes):
         here = np.flatnonzero(member == m)
         rounds = [np.random.default_rng((seed, 1, m, r)).permutation(size) for r in range(-(-len(here) // size))]
-        if rounds: order[here] = offset + np.concatenate(rounds)[:len(here)]
+        if rounds:
+            order[here] = offset + np.concatenate(rounds)[: len(here)]
         offset += size
     return order
 
@@ -128,44 +144,66 @@ class DrawDataset:
         augment=None,  # transform of (Image, Mask), see `augmentation`
         seed: int = 0,  # of order and augmentation
         labels: bool = True,  # False for the unlabelled target: labels are not even read
-        cache_mb: float = 512,  # resized images are kept in memory if all of them fit into so many megabytes (per worker)
+        # resized images are kept in memory if all of them fit into so many megabytes (per worker)
+        cache_mb: float = 512,
     ):
-        if labels and not split.labelled: raise ValueError(f"{split.name} has no labels: it can be a target, not a source")
-        self.split, self.size, self.mode, self.augment, self.seed, self.labels = split, size, mode, augment, seed, labels
+        if labels and not split.labelled:
+            raise ValueError(f"{split.name} has no labels: it can be a target, not a source")
+        self.split, self.size, self.mode, self.augment, self.seed, self.labels = (
+            split,
+            size,
+            mode,
+            augment,
+            seed,
+            labels,
+        )
         self.items, self.sizes = split.items, [len(m) for m in split.members]
         self.order, self.cache = np.empty(0, np.int64), {}
         self.caches = len(self.items) * size[0] * size[1] * (4 if labels else 3) <= cache_mb * 1e6
 
-    def index(self, draw: int) -> int:
-        "Which image a draw shows."
-        if draw >= len(self.order):
-            self.order = draw_order(self.sizes, self.split.weights, max(1024, 2 * draw + 1), self.seed)
-        return int(self.order[draw])
+# %% ../../nbs/api/datasets/03_loading.ipynb #cf873f11
+@patch
+def index(self: DrawDataset, draw: int) -> int:
+    "Which image a draw shows."
+    if draw >= len(self.order):
+        self.order = draw_order(self.sizes, self.split.weights, max(1024, 2 * draw + 1), self.seed)
+    return int(self.order[draw])
 
-    def _pair(self, i):
-        if i in self.cache: return self.cache[i]
-        pair = read_pair(self.items[i], self.size, self.split.classes if self.labels else None)
-        if self.caches: self.cache[i] = pair
-        return pair
 
-    def _augmented(self, image, label, draw):
-        wrapped = (tv_tensors.Image(image),) + (() if label is None else (tv_tensors.Mask(label),))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed * 1_000_003 + draw)
-            out = self.augment(*wrapped)
-        out = (out,) if label is None else out
-        return out[0].as_subclass(Tensor), (None if label is None else out[1].as_subclass(Tensor))
+@patch
+def _pair(self: DrawDataset, i):
+    if i in self.cache:
+        return self.cache[i]
+    pair = read_pair(self.items[i], self.size, self.split.classes if self.labels else None)
+    if self.caches:
+        self.cache[i] = pair
+    return pair
 
-    def __getitem__(self, draw: int):  # (3, H, W) float32 and, with labels, (H, W) int64
-        image, label = self._pair(self.index(draw))
-        if self.augment: image, label = self._augmented(image, label, draw)
-        x = normalise(image, self.mode)
-        return (x,) if label is None else (x, label.long())
+
+@patch
+def _augmented(self: DrawDataset, image, label, draw):
+    wrapped = (tv_tensors.Image(image),) + (() if label is None else (tv_tensors.Mask(label),))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(self.seed * 1_000_003 + draw)
+        out = self.augment(*wrapped)
+    out = (out,) if label is None else out
+    return out[0].as_subclass(Tensor), (None if label is None else out[1].as_subclass(Tensor))
+
+
+@patch
+def __getitem__(self: DrawDataset, draw: int):  # (3, H, W) float32 and, with labels, (H, W) int64
+    image, label = self._pair(self.index(draw))
+    if self.augment:
+        image, label = self._augmented(image, label, draw)
+    x = normalise(image, self.mode)
+    return (x,) if label is None else (x, label.long())
 
 # %% ../../nbs/api/datasets/03_loading.ipynb #5f28b675
 class LocalLoader(DataLoader):
     "A loader whose batches stay in their process: fastai would gather losses and metrics of all after every batch."
-    def to_detach(self, b, cpu=True, gather=False): return to_detach(b, cpu, False)
+
+    def to_detach(self, b, cpu=True, gather=False):
+        return to_detach(b, cpu, False)
 
 
 class DrawLoader(LocalLoader):
@@ -176,7 +214,8 @@ class DrawLoader(LocalLoader):
         dataset: DrawDataset,  # the stream
         bs: int,  # images in a batch of one process
         steps: int,  # batches in an epoch
-        rank: int = 0, world: int = 1,  # this process and how many share the stream
+        rank: int = 0,
+        world: int = 1,  # this process and how many share the stream
         **kwargs,  # further arguments of fastai's DataLoader (num_workers, device, ...)
     ):
         self.epoch, self.steps, self.rank, self.world = 0, steps, rank, world
@@ -204,7 +243,8 @@ class EvalDataset:
     ):
         self.split, self.size, self.mode = split, size, mode
 
-    def __len__(self): return len(self.split)
+    def __len__(self):
+        return len(self.split)
 
     def __getitem__(self, i: int):  # (3, H, W) float32 and, where there is one, (H', W') int64
         image, label = read_pair(self.split.items[i], self.size, self.split.classes, resize_label=False)
@@ -218,13 +258,15 @@ class ShareLoader(LocalLoader):
     def __init__(
         self,
         dataset: EvalDataset,
-        rank: int = 0, world: int = 1,  # this process and how many share the images
+        rank: int = 0,
+        world: int = 1,  # this process and how many share the images
         **kwargs,  # further arguments of fastai's DataLoader
     ):
         self.share = range(rank, len(dataset), world)
         super().__init__(dataset, bs=1, n=len(self.share), indexed=True, **kwargs)
 
-    def get_idxs(self): return list(self.share)
+    def get_idxs(self):
+        return list(self.share)
 
 
 def eval_loader(split: Split, size: tuple[int, int], mode: str = "caffe", **kwargs) -> ShareLoader:

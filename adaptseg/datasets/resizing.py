@@ -34,13 +34,17 @@ def resize_row(
 ) -> None:
     "Write one pair at another size, unless it is there."
     for side, end, write in (("image", ".tif", _write_image), ("label", ".png", _write_label)):
-        if not getattr(row, side): continue
+        if not getattr(row, side):
+            continue
         to = (out / getattr(row, side)).with_suffix(end)
-        if to.is_file(): continue
-        with whole_file(to) as f: write(place(folder, row, side), size, f)
+        if to.is_file():
+            continue
+        with whole_file(to) as f:
+            write(place(folder, row, side), size, f)
 
 
-def _write_image(path, size, f): read_image(path).resize(size[::-1], Image.BICUBIC).save(f, "tiff", compression=codec(), tiffinfo={PREDICTOR: 2})
+def _write_image(path, size, f):
+    read_image(path).resize(size[::-1], Image.BICUBIC).save(f, "tiff", compression=codec(), tiffinfo={PREDICTOR: 2})
 
 
 PREDICTOR = 317  # the TIFF tag that asks for differences between neighbours (2)
@@ -49,14 +53,17 @@ PREDICTOR = 317  # the TIFF tag that asks for differences between neighbours (2)
 @cache
 def codec() -> str:
     "The quickest lossless one that this Pillow writes."
-    try: Image.new("RGB", (8, 8)).save(BytesIO(), "tiff", compression="zstd")
-    except OSError: return "tiff_lzw"
+    try:
+        Image.new("RGB", (8, 8)).save(BytesIO(), "tiff", compression="zstd")
+    except OSError:
+        return "tiff_lzw"
     return "zstd"
 
 
 def _write_label(path, size, f):
     raw = read_label(path)
-    if raw.min() < 0: raise ValueError(f"{path} holds the id {raw.min()}, which a PNG cannot: write ids of 0..65535")
+    if raw.min() < 0:
+        raise ValueError(f"{path} holds the id {raw.min()}, which a PNG cannot: write ids of 0..65535")
     small = np.asarray(Image.fromarray(raw.astype(np.int32)).resize(size[::-1], Image.NEAREST))
     Image.fromarray(small.astype(np.uint8 if raw.max() < 256 else np.uint16)).save(f, "png")
 
@@ -86,26 +93,34 @@ def write_shards(
             size += some[-1].image_bytes + some[-1].label_bytes
         if not (out / name).is_file():
             with whole_file(out / name) as f, tarfile.open(fileobj=f, mode="w") as tar:
-                for row in some: _add(tar, folder, row)
+                for row in some:
+                    _add(tar, folder, row)
         found += _placed(out, name, some)
         n += 1
     return found
 
-
+# %% ../../nbs/api/datasets/08_resizing.ipynb #da3816a1
 def _add(tar, folder, row):
     key = sample_key(row.image)
-    for side, end in (("image", PurePosixPath(row.image).suffix), ("label", ".label" + PurePosixPath(row.label).suffix)):
+    for side, end in (
+        ("image", PurePosixPath(row.image).suffix),
+        ("label", ".label" + PurePosixPath(row.label).suffix),
+    ):
         if getattr(row, side):
             info = tarfile.TarInfo(key + end)
             info.size = getattr(row, f"{side}_bytes")
-            with place(folder, row, side).open("rb") as data: tar.addfile(info, data)
+            with place(folder, row, side).open("rb") as data:
+                tar.addfile(info, data)
 
 
 def _placed(out, name, rows) -> Iterator[Row]:
-    with tarfile.open(out / name) as tar: at = {m.name: m.offset_data for m in tar}
+    with tarfile.open(out / name) as tar:
+        at = {m.name: m.offset_data for m in tar}
     for row in rows:
         key, label = sample_key(row.image), f".label{PurePosixPath(row.label).suffix}"
-        yield row._replace(shard=name, image_at=at[key + PurePosixPath(row.image).suffix], label_at=at[key + label] if row.label else 0)
+        yield row._replace(
+            shard=name, image_at=at[key + PurePosixPath(row.image).suffix], label_at=at[key + label] if row.label else 0
+        )
 
 # %% ../../nbs/api/datasets/08_resizing.ipynb #b6d344dc
 def make_copy(
@@ -117,13 +132,17 @@ def make_copy(
     overwrite: bool = False,  # replace a copy that is there
 ) -> Report:  # of the copy
     "Make a copy of a checked dataset at another size, or in shards, where `read_copy` looks for it."
-    if not (size or shards): raise ValueError("a copy needs a size, or shards")
-    if dataset(name).ids is None and dataset(name).classes is None and not name.startswith("folder:"): raise ValueError(f"{name} has no class labels: nothing trains from it, so there are no copies of it")
+    if not (size or shards):
+        raise ValueError("a copy needs a size, or shards")
+    if dataset(name).ids is None and dataset(name).classes is None and not name.startswith("folder:"):
+        raise ValueError(f"{name} has no class labels: nothing trains from it, so there are no copies of it")
     folder, target = Path(folder), copy_folder(folder, size)
     check_target(target, overwrite)
-    if read_manifest(folder) is None: check_dataset(name, folder, jobs)
+    if read_manifest(folder) is None:
+        check_dataset(name, folder, jobs)
     original = read_manifest(folder) or []
-    if not original: raise ValueError(f"{folder} has no manifest and cannot be written to: copy the dataset first")
+    if not original:
+        raise ValueError(f"{folder} has no manifest and cannot be written to: copy the dataset first")
     rows, part = [r for r in original if not r.problem], part_of(target)
     recipe = {"of": manifest_fingerprint(original), "size": size and f"{size[1]}x{size[0]}", "shards": shards}
     _begin(part, recipe, folder)
@@ -132,9 +151,11 @@ def make_copy(
         check_room(part, sum(_bytes_at(r, size) for r in rows if not (part / r.image).with_suffix(".tif").is_file()))
         parallel_map(partial(resize_row, folder, part, size), rows, jobs, f"resize {name}")
         rows = check_dataset(name, part, jobs).rows
-    if shards: _into_shards(name, folder, files, part, rows)
+    if shards:
+        _into_shards(name, folder, files, part, rows)
     report = check_dataset(name, part, jobs)
-    if report.wrong: raise ValueError(f"the copy is not right, which should not be:\n{report}")
+    if report.wrong:
+        raise ValueError(f"the copy is not right, which should not be:\n{report}")
     report.folder = publish(target, overwrite)
     return report
 
@@ -143,22 +164,29 @@ def _bytes_at(row, size):
     "About how many bytes a pair will have at another size: as many a pixel as it has, of which few are the label's."
     return (row.image_bytes + row.label_bytes) * size[0] * size[1] / max(1, row.width * row.height)
 
-
+# %% ../../nbs/api/datasets/08_resizing.ipynb #3e0c1980
 def _begin(part, recipe, folder):
     "An empty folder, or one in which the same copy was begun."
-    if (part / RECIPE).is_file() and json.loads((part / RECIPE).read_text()) != recipe: shutil.rmtree(part)
+    if (part / RECIPE).is_file() and json.loads((part / RECIPE).read_text()) != recipe:
+        shutil.rmtree(part)
     part.mkdir(parents=True, exist_ok=True)
     (part / RECIPE).write_text(json.dumps(recipe) + "\n")
     for extra in ("val.txt", "ids.csv"):
-        if (folder / extra).is_file(): shutil.copyfile(folder / extra, part / extra)
+        if (folder / extra).is_file():
+            shutil.copyfile(folder / extra, part / extra)
 
 
 def _into_shards(name, folder, files, part, rows):
     "Shards for each split; what was resized for them goes away."
-    split_of = {p.image.relative_to(folder).with_suffix("").as_posix(): p.split for p in find_pairs(dataset(name), folder) if p.image}
+    split_of = {
+        p.image.relative_to(folder).with_suffix("").as_posix(): p.split
+        for p in find_pairs(dataset(name), folder)
+        if p.image
+    }
     key = lambda r: split_of[str(PurePosixPath(r.image).with_suffix(""))]
     check_room(part, sum(r.image_bytes + r.label_bytes for r in rows))
     rows = sorted(rows, key=lambda r: (key(r), r.image))
     packed = [row for split, some in groupby(rows, key) for row in write_shards(files, part, list(some), split)]
-    if files == part: [shutil.rmtree(p) for p in part.iterdir() if p.is_dir()]
+    if files == part:
+        [shutil.rmtree(p) for p in part.iterdir() if p.is_dir()]
     write_manifest(part, packed)

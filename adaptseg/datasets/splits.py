@@ -21,24 +21,27 @@ from warnings import warn
 import numpy as np
 
 from .labels import IGNORE, ClassSet, IdTable, image_size, read_image, read_label
+from fastcore.basics import patch
 
 # %% ../../nbs/api/datasets/01_splits.ipynb #9431b9a3
 MANIFEST = "manifest.csv"
 
+
 class Row(NamedTuple):
     "What a check found out about one image: a row of the manifest."
-    image: str # the file below the dataset's folder, with / between the parts; empty for a label map without an image
-    label: str = "" # its label map, or empty
-    width: int = 0 # of the image, pixels
+
+    image: str  # the file below the dataset's folder, with / between the parts; empty for a label map without an image
+    label: str = ""  # its label map, or empty
+    width: int = 0  # of the image, pixels
     height: int = 0
-    ids: str = "" # the raw ids in the label map and how many pixels each has: '7:1034 26:88'
-    image_bytes: int = 0 # sizes of both files
+    ids: str = ""  # the raw ids in the label map and how many pixels each has: '7:1034 26:88'
+    image_bytes: int = 0  # sizes of both files
     label_bytes: int = 0
-    image_sha256: str = "" # their contents
+    image_sha256: str = ""  # their contents
     label_sha256: str = ""
-    problem: str = "" # what is wrong with the pair, beginning with 'image', 'label' or 'sizes'; or empty
-    shard: str = "" # the tar that holds both files, or empty
-    image_at: int = 0 # where they begin in it, bytes
+    problem: str = ""  # what is wrong with the pair, beginning with 'image', 'label' or 'sizes'; or empty
+    shard: str = ""  # the tar that holds both files, or empty
+    image_at: int = 0  # where they begin in it, bytes
     label_at: int = 0
 
     @property
@@ -46,35 +49,58 @@ class Row(NamedTuple):
         "Pixels of each raw id."
         return {int(i): int(n) for i, n in (pair.split(":") for pair in self.ids.split())}
 
-def read_manifest(folder: Path # of a dataset
-                 ): # a list of Rows, or None where the dataset was never checked
+# %% ../../nbs/api/datasets/01_splits.ipynb #617a67c3
+def read_manifest(
+    folder: Path,  # of a dataset
+):  # a list of Rows, or None where the dataset was never checked
     "The rows of a dataset's manifest."
-    if not (Path(folder)/MANIFEST).is_file(): return None
+    if not (Path(folder) / MANIFEST).is_file():
+        return None
     try:
-        with open(Path(folder)/MANIFEST, newline="", encoding="utf-8") as f:
+        with open(Path(folder) / MANIFEST, newline="", encoding="utf-8") as f:
             rows = csv.reader(f)
-            if tuple(next(rows)) != Row._fields: raise ValueError("its columns are others")
-            return [Row(*(int(v) if Row.__annotations__[k] is int else v for k, v in zip(Row._fields, row, strict=True))) for row in rows]
-    except (ValueError, StopIteration, csv.Error) as e: raise ValueError(f"{folder}/{MANIFEST} cannot be used ({str(e) or 'it is empty'}): remove it, or check the dataset again.") from None
+            if tuple(next(rows)) != Row._fields:
+                raise ValueError("its columns are others")
+            return [
+                Row(*(int(v) if Row.__annotations__[k] is int else v for k, v in zip(Row._fields, row, strict=True)))
+                for row in rows
+            ]
+    except (ValueError, StopIteration, csv.Error) as e:
+        raise ValueError(
+            f"{folder}/{MANIFEST} cannot be used ({str(e) or 'it is empty'}): remove it, or check the dataset again."
+        ) from None
 
-def manifest_fingerprint(rows # Rows
-                        ) -> str:
+
+def manifest_fingerprint(
+    rows,  # Rows
+) -> str:
     "12 hexadecimal digits of the names and contents in a manifest."
-    return sha256("\n".join(f"{r.image} {r.image_sha256} {r.label} {r.label_sha256}" for r in sorted(rows)).encode()).hexdigest()[:12]
+    return sha256(
+        "\n".join(f"{r.image} {r.image_sha256} {r.label} {r.label_sha256}" for r in sorted(rows)).encode()
+    ).hexdigest()[:12]
 
 # %% ../../nbs/api/datasets/01_splits.ipynb #6e83ab87
 @dataclass(frozen=True)
 class Packed:
     "A file inside a tar shard."
-    path: Path # where it would lie, were it unpacked
-    shard: Path # the tar
-    at: int # its first byte in the tar
-    size: int # bytes
 
-    name, stem, suffix, parts, parent = (property(lambda self, k=k: getattr(self.path, k)) for k in ("name", "stem", "suffix", "parts", "parent"))
-    def __str__(self): return f"{self.shard}:{self.path.name}"
-    def relative_to(self, folder) -> Path: return self.path.relative_to(folder)
-    def stat(self): return self.shard.stat()
+    path: Path  # where it would lie, were it unpacked
+    shard: Path  # the tar
+    at: int  # its first byte in the tar
+    size: int  # bytes
+
+    name, stem, suffix, parts, parent = (
+        property(lambda self, k=k: getattr(self.path, k)) for k in ("name", "stem", "suffix", "parts", "parent")
+    )
+
+    def __str__(self):
+        return f"{self.shard}:{self.path.name}"
+
+    def relative_to(self, folder) -> Path:
+        return self.path.relative_to(folder)
+
+    def stat(self):
+        return self.shard.stat()
 
     def read_bytes(self) -> bytes:
         "What the file holds."
@@ -86,64 +112,94 @@ class Packed:
         "The file, for reading."
         return BytesIO(self.read_bytes())
 
-def place(folder: Path, # of the dataset
-          row: Row, # of its manifest
-          side: str # 'image' or 'label'
-         ): # Path, or Packed where the dataset lies in shards
+# %% ../../nbs/api/datasets/01_splits.ipynb #4861e683
+def place(
+    folder: Path,  # of the dataset
+    row: Row,  # of its manifest
+    side: str,  # 'image' or 'label'
+):  # Path, or Packed where the dataset lies in shards
     "Where a file of the manifest is."
     path = Path(folder, getattr(row, side))
-    return Packed(path, Path(folder, row.shard), getattr(row, f"{side}_at"), getattr(row, f"{side}_bytes")) if row.shard else path
+    return (
+        Packed(path, Path(folder, row.shard), getattr(row, f"{side}_at"), getattr(row, f"{side}_bytes"))
+        if row.shard
+        else path
+    )
 
 # %% ../../nbs/api/datasets/01_splits.ipynb #e340a677
 @dataclass(frozen=True)
 class Item:
     "One image of a domain, with its label map where there is one."
-    image: Path | Packed # the image file
-    label: Path | Packed | None = None # the file of raw ids, None for an unlabelled image
-    domain: str = "" # the name of its domain
-    ids: IdTable | None = None # what the raw ids of `label` mean
-    row: Row | None = None # what the manifest says of it, None without one
+
+    image: Path | Packed  # the image file
+    label: Path | Packed | None = None  # the file of raw ids, None for an unlabelled image
+    domain: str = ""  # the name of its domain
+    ids: IdTable | None = None  # what the raw ids of `label` mean
+    row: Row | None = None  # what the manifest says of it, None without one
 
 # %% ../../nbs/api/datasets/01_splits.ipynb #ffb1d463
-def load_label(item: Item, # an item with a label map
-               classes: ClassSet # the set whose train ids are wanted
-              ) -> np.ndarray: # (H, W) uint8: train ids, 255 is ignored
+def load_label(
+    item: Item,  # an item with a label map
+    classes: ClassSet,  # the set whose train ids are wanted
+) -> np.ndarray:  # (H, W) uint8: train ids, 255 is ignored
     "Read an item's label map as train ids."
-    if item.label is None: raise ValueError(f"{item.image} has no label map: {item.domain} is unlabelled here.")
+    if item.label is None:
+        raise ValueError(f"{item.image} has no label map: {item.domain} is unlabelled here.")
     raw = read_label(item.label)
-    try: return item.ids.encode(raw, classes)
-    except ValueError as e: raise ValueError(f"{item.label}: {e}") from e
+    try:
+        return item.ids.encode(raw, classes)
+    except ValueError as e:
+        raise ValueError(f"{item.label}: {e}") from e
 
 # %% ../../nbs/api/datasets/01_splits.ipynb #c22d8e06
 @dataclass(frozen=True)
 class Split:
     "The items of a domain, or of a union of domains, for training or measuring."
-    name: str # the domain, such as 'cityscapes+iitk'
-    split: str # 'train', 'val' or 'test'
-    classes: ClassSet # the classes of its labels
-    members: tuple # one tuple of Items for each united domain
-    weights: tuple # each member's share of the draws, sum 1
+
+    name: str  # the domain, such as 'cityscapes+iitk'
+    split: str  # 'train', 'val' or 'test'
+    classes: ClassSet  # the classes of its labels
+    members: tuple  # one tuple of Items for each united domain
+    weights: tuple  # each member's share of the draws, sum 1
 
     def __post_init__(self):
-        if len(self.members) != len(self.weights): raise ValueError(f"{self.name}: {len(self.members)} members but {len(self.weights)} weights: give one weight a member.")
-        if min(self.weights) <= 0 or abs(sum(self.weights) - 1) > 1e-6: raise ValueError(f"{self.name}: expected positive weights with sum 1, found {self.weights}.")
-        if not all(self.members): raise ValueError(f"{self.name}, split {self.split}: a member has no images.")
+        if len(self.members) != len(self.weights):
+            raise ValueError(
+                f"{self.name}: {len(self.members)} members but {len(self.weights)} weights: give one weight a member."
+            )
+        if min(self.weights) <= 0 or abs(sum(self.weights) - 1) > 1e-6:
+            raise ValueError(f"{self.name}: expected positive weights with sum 1, found {self.weights}.")
+        if not all(self.members):
+            raise ValueError(f"{self.name}, split {self.split}: a member has no images.")
 
     @cached_property
     def items(self) -> tuple:
         "The items of all members, one after the other."
         return tuple(item for member in self.members for item in member)
 
-    @property
-    def labelled(self) -> bool:
-        "Does every item have a label map?"
-        return all(item.label is not None for item in self.items)
+# %% ../../nbs/api/datasets/01_splits.ipynb #8e7329aa
+@patch(as_prop=True)
+def labelled(self: Split) -> bool:
+    "Does every item have a label map?"
+    return all(item.label is not None for item in self.items)
 
-    def __len__(self): return sum(map(len, self.members))
 
-    def __repr__(self):
-        sizes = " + ".join(f"{len(m)} ({w:.1%})" for m, w in zip(self.members, self.weights)) if len(self.members) > 1 else len(self)
-        return f"Split({self.name}, {self.split}, {sizes}, {self.classes.name}, {'labelled' if self.labelled else 'unlabelled'})"
+@patch
+def __len__(self: Split):
+    return sum(map(len, self.members))
+
+
+@patch
+def __repr__(self: Split):
+    sizes = (
+        " + ".join(f"{len(m)} ({w:.1%})" for m, w in zip(self.members, self.weights))
+        if len(self.members) > 1
+        else len(self)
+    )
+    return (
+        f"Split({self.name}, {self.split}, {sizes}, {self.classes.name}, "
+        f"{'labelled' if self.labelled else 'unlabelled'})"
+    )
 
 # %% ../../nbs/api/datasets/01_splits.ipynb #c3ad67ae
 def _first(names, n=3) -> str:
@@ -151,25 +207,39 @@ def _first(names, n=3) -> str:
     names = sorted(map(str, names))
     return ", ".join(names[:n]) + (f" ... ({len(names)} in all)" if len(names) > n else "")
 
-def pair_items(images: dict, # key -> image path
-               labels, # key -> label path, or None for an unlabelled domain
-               domain: str, # the domain's name
-               ids: IdTable, # what its raw ids mean
-               rows: dict = {} # image path -> its row of the manifest
-              ) -> tuple: # of Items, in the order of their keys
+
+def pair_items(
+    images: dict,  # key -> image path
+    labels,  # key -> label path, or None for an unlabelled domain
+    domain: str,  # the domain's name
+    ids: IdTable,  # what its raw ids mean
+    rows: dict = {},  # image path -> its row of the manifest
+) -> tuple:  # of Items, in the order of their keys
     "Match images and label maps by key."
-    if labels is None: return tuple(Item(images[k], None, domain, ids, rows.get(images[k])) for k in sorted(images))
+    if labels is None:
+        return tuple(Item(images[k], None, domain, ids, rows.get(images[k])) for k in sorted(images))
     alone, orphans = images.keys() - labels.keys(), labels.keys() - images.keys()
-    if alone: raise ValueError(f"{domain}: expected a label map for every image, found none for {_first(alone)}. Fetch the labels again, or load the domain with labels=False.")
-    if orphans: raise ValueError(f"{domain}: expected an image for every label map, found none for {_first(orphans)}. Fetch the images again, or remove these labels.")
+    if alone:
+        raise ValueError(
+            f"{domain}: expected a label map for every image, found none for {_first(alone)}. Fetch the "
+            f"labels again, or load the domain with labels=False."
+        )
+    if orphans:
+        raise ValueError(
+            f"{domain}: expected an image for every label map, found none for {_first(orphans)}. Fetch the "
+            f"images again, or remove these labels."
+        )
     return tuple(Item(images[k], labels[k], domain, ids, rows.get(images[k])) for k in sorted(images))
 
 # %% ../../nbs/api/datasets/01_splits.ipynb #fa75eb53
 DROPS_PAIRS = ("gta5",)  # domains that are known to have a few pairs of unequal size
 
+
 def _each(function, items) -> list:
     "Call a function on every item; decoding waits for the disk, so threads help."
-    with ThreadPoolExecutor(8) as pool: return list(pool.map(function, items))
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(function, items))
+
 
 def _unequal(item: Item) -> str:
     "What is wrong with the sizes of a pair, or nothing."
@@ -177,20 +247,27 @@ def _unequal(item: Item) -> str:
     label = image if item.label is None else image_size(item.label)
     return "" if image == label else f"{item.image} ({image[1]}x{image[0]}, its label {label[1]}x{label[0]})"
 
-def tolerated(domain: str, # its name
-              wrong: int, # pairs of unequal size
-              n: int # pairs in all
-             ) -> bool:
+
+def tolerated(
+    domain: str,  # its name
+    wrong: int,  # pairs of unequal size
+    n: int,  # pairs in all
+) -> bool:
     "Is it known that a few pairs of this domain differ in size, and are these no more than a few?"
     return domain in DROPS_PAIRS and wrong <= max(1, n // 100) and n > 1
+
 
 def _check_sizes(member: tuple) -> tuple:
     "The items of a member whose image and label map agree in size."
     faults = _each(_unequal, member) if member[0].row is None else [_known_fault(item) for item in member]
     wrong = [f for f in faults if f]
-    if not wrong: return member
+    if not wrong:
+        return member
     if not tolerated(member[0].domain, len(wrong), len(member)):
-        raise ValueError(f"{member[0].domain}: expected image and label map of one size, found {_first(wrong)}. Fetch these files again, or remove both.")
+        raise ValueError(
+            f"{member[0].domain}: expected image and label map of one size, found {_first(wrong)}. Fetch "
+            f"these files again, or remove both."
+        )
     warn(f"{member[0].domain}: dropped {len(wrong)} of {len(member)} pairs of unequal size: {_first(wrong, 10)}.")
     return tuple(item for item, fault in zip(member, faults) if not fault)
 
@@ -198,19 +275,32 @@ def _check_sizes(member: tuple) -> tuple:
 def _known_fault(item: Item) -> str:
     "What the manifest says of the sizes of a pair, or nothing; any other problem is an error."
     problem = item.row.problem
-    if not problem or item.label is None and not problem.startswith("image"): return ""
-    if not problem.startswith("sizes"): raise ValueError(f"{item.domain}: {item.image}: {problem}. Mend or remove the file, then check the dataset again.")
+    if not problem or item.label is None and not problem.startswith("image"):
+        return ""
+    if not problem.startswith("sizes"):
+        raise ValueError(
+            f"{item.domain}: {item.image}: {problem}. Mend or remove the file, then check the dataset again."
+        )
     return f"{item.image} ({problem})"
+
 
 def _check_bytes(item: Item):
     "Raise unless the files of an item are there and as long as the manifest says."
     for side in ("image", "label"):
         path, size = getattr(item, side), getattr(item.row, f"{side}_bytes")
-        if path is None: continue
+        if path is None:
+            continue
         file, least = (path.shard, path.at + size) if isinstance(path, Packed) else (path, size)
-        if not file.is_file(): raise FileNotFoundError(f"there is no {side} file {file}, which the manifest of {item.domain} lists: fetch it again, or check the dataset again.")
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"there is no {side} file {file}, which the manifest of {item.domain} lists: fetch it again, "
+                f"or check the dataset again."
+            )
         if (found := file.stat().st_size) != size and (file is path or found < least):
-            raise ValueError(f"{file} has {found} bytes where the manifest of {item.domain} says {least}: it has changed since. Check the dataset again.")
+            raise ValueError(
+                f"{file} has {found} bytes where the manifest of {item.domain} says {least}: it has changed "
+                f"since. Check the dataset again."
+            )
 
 # %% ../../nbs/api/datasets/01_splits.ipynb #79d5922a
 def _has_class(item: Item, classes: ClassSet) -> bool:
@@ -221,16 +311,21 @@ def _has_class(item: Item, classes: ClassSet) -> bool:
     read_image(item.image)
     return item.label is not None and bool((load_label(item, classes) != IGNORE).any())
 
-def check_split(split: Split, # what was found on disk
-                full: int = 200 # how many items to decode completely, evenly spaced from first to last
-               ) -> Split: # the same, without the pairs that had to be dropped
+
+def check_split(
+    split: Split,  # what was found on disk
+    full: int = 200,  # how many items to decode completely, evenly spaced from first to last
+) -> Split:  # the same, without the pairs that had to be dropped
     "Check the headers of all files and the pixels of some; an error says what is wrong with which file."
     split = replace(split, members=tuple(map(_check_sizes, split.members)))
     chosen = np.unique(np.linspace(0, len(split) - 1, min(full, len(split))).round().astype(int))
     some = [split.items[i] for i in chosen]
     found = _each(lambda item: _has_class(item, split.classes), some)
     if any(item.label for item in some) and not any(found):
-        raise ValueError(f"{split.name}, split {split.split}: none of the {len(some)} label maps looked at has a pixel of {split.classes.name}. Is it the right class set, and are the labels not blanked out?")
+        raise ValueError(
+            f"{split.name}, split {split.split}: none of the {len(some)} label maps looked at has a pixel "
+            f"of {split.classes.name}. Is it the right class set, and are the labels not blanked out?"
+        )
     return split
 
 # %% ../../nbs/api/datasets/01_splits.ipynb #a0c72319
@@ -239,9 +334,13 @@ def fingerprint(split: Split) -> str:
     digest = sha256(f"{split.name} {split.split}".encode())
     for member in split.members:
         if all(item.row is not None for item in member):
-            for item in member: digest.update(f"\n{item.row.image} {item.row.image_sha256} {item.row.label_sha256 if item.label else ''}".encode())
+            for item in member:
+                digest.update(
+                    f"\n{item.row.image} {item.row.image_sha256} {item.row.label_sha256 if item.label else ''}".encode()
+                )
             continue
         paths = [p for item in member for p in (item.image, item.label) if p is not None]
         top = commonpath([str(p.parent) for p in paths])
-        for p in paths: digest.update(f"\n{p.relative_to(top).as_posix()} {p.stat().st_size}".encode())
+        for p in paths:
+            digest.update(f"\n{p.relative_to(top).as_posix()} {p.stat().st_size}".encode())
     return digest.hexdigest()[:12]

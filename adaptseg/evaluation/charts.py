@@ -20,7 +20,14 @@ from ..networks.losses import HEALTHY
 from ..runs.folder import Run
 
 # %% ../../nbs/api/evaluation/04_charts.ipynb #9e732b56
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # of Okabe and Ito: distinct for colour-blind readers too
+PALETTE = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+)  # of Okabe and Ito: distinct for colour-blind readers too
 SELECTED_INK = "#b0003a"  # for the names of selected objects
 
 
@@ -42,8 +49,13 @@ def smooth(
     return np.convolve(y, ones, "same") / np.convolve(np.ones(len(y)), ones, "same")
 
 # %% ../../nbs/api/evaluation/04_charts.ipynb #9f4ccdd7
-PANELS = (("segmentation loss, source", ("loss_seg2", "loss_seg1")), ("adversarial loss, target", ("loss_adv2", "loss_adv1")),
-          ("discriminator loss", ("loss_D2", "loss_D1")), ("validation mIoU", ("miou", "selected_iou")), ("learning rate", ("lr",)))
+PANELS = (
+    ("segmentation loss, source", ("loss_seg2", "loss_seg1")),
+    ("adversarial loss, target", ("loss_adv2", "loss_adv1")),
+    ("discriminator loss", ("loss_D2", "loss_D1")),
+    ("validation mIoU", ("miou", "selected_iou")),
+    ("learning rate", ("lr",)),
+)
 
 
 def draw_curve(
@@ -54,13 +66,15 @@ def draw_curve(
 ) -> int:  # number of points
     "One column of one run."
     steps, y = series(history, column)
-    if column in ("miou", "selected_iou"): ax.plot(steps, y, marker="o", ms=3.5, **style)
+    if column in ("miou", "selected_iou"):
+        ax.plot(steps, y, marker="o", ms=3.5, **style)
     elif len(y):
-        if len(y) > 100: ax.plot(steps, y, **{**style, "alpha": .18, "lw": .8, "ls": "-"})
+        if len(y) > 100:
+            ax.plot(steps, y, **{**style, "alpha": 0.18, "lw": 0.8, "ls": "-"})
         ax.plot(steps, smooth(y, len(y) // 40 if len(y) > 100 else 1), **style)
     return len(y)
 
-
+# %% ../../nbs/api/evaluation/04_charts.ipynb #50469041
 def finish_panel(
     ax: Axes,
     title: str,
@@ -72,13 +86,24 @@ def finish_panel(
     ax.tick_params(length=0)
     ax.set_xlim(left=0)
     if empty:
-        ax.text(.5, .5, "nothing recorded", ha="center", va="center", color="#999999", transform=ax.transAxes)
+        ax.text(0.5, 0.5, "nothing recorded", ha="center", va="center", color="#999999", transform=ax.transAxes)
         ax.set(xticks=[], yticks=[])
     elif title.startswith("discriminator"):
-        ax.axhspan(*band, color="#009e73", alpha=.12, lw=0)
-        ax.text(.985, band[0] - .012, "healthy", ha="right", va="top", size=8, color="#00745a", transform=ax.get_yaxis_transform())
-    if not empty and "mIoU" not in title: ax.set_ylim(bottom=0)
-    if "mIoU" in title and not empty: ax.yaxis.set_major_formatter("{x:.0%}")
+        ax.axhspan(*band, color="#009e73", alpha=0.12, lw=0)
+        ax.text(
+            0.985,
+            band[0] - 0.012,
+            "healthy",
+            ha="right",
+            va="top",
+            size=8,
+            color="#00745a",
+            transform=ax.get_yaxis_transform(),
+        )
+    if not empty and "mIoU" not in title:
+        ax.set_ylim(bottom=0)
+    if "mIoU" in title and not empty:
+        ax.yaxis.set_major_formatter("{x:.0%}")
 
 # %% ../../nbs/api/evaluation/04_charts.ipynb #4eccf872
 def run_names(runs: list) -> list:
@@ -87,27 +112,40 @@ def run_names(runs: list) -> list:
     name = lambda run: run.path.name if len(parents) == 1 else f"{run.path.parent.name}/{run.path.name}"
     return [name(run) + ("" if run.trained else " (unfinished)") for run in runs]
 
-
+# %% ../../nbs/api/evaluation/04_charts.ipynb #9679369a
 def learning_curves(
     runs: Run | list,  # one run or several, finished or not
 ) -> Figure:
     "Losses, validation scores and learning rate over the steps of training."
     runs = [runs] if isinstance(runs, Run) else list(runs)
-    if not runs: raise ValueError("expected at least one run, found none: `find_runs` lists those in a folder")
+    if not runs:
+        raise ValueError("expected at least one run, found none: `find_runs` lists those in a folder")
     histories = [run.history for run in runs]
     with rc_context(STYLE):
         fig = new_figure(10, 5.2, layout="constrained")
         *axes, last = fig.subplots(2, 3).flat
         for ax, (title, columns) in zip(axes, PANELS):
-            n = sum(draw_curve(ax, h, column, color=PALETTE[i % len(PALETTE)], lw=1.6, ls=ls)
-                    for i, h in enumerate(histories) for column, ls in zip(columns, ("-", (0, (3, 1.5)))))
+            n = sum(
+                draw_curve(ax, h, column, color=PALETTE[i % len(PALETTE)], lw=1.6, ls=ls)
+                for i, h in enumerate(histories)
+                for column, ls in zip(columns, ("-", (0, (3, 1.5))))
+            )
             finish_panel(ax, title, not n, HEALTHY[runs[0].config.get("gan", "vanilla")])
         last.axis("off")
-        lines = [last.plot([], [], color=PALETTE[i % len(PALETTE)], lw=3, label=name)[0] for i, name in enumerate(run_names(runs))]
-        lines += [last.plot([], [], color="#444444", lw=1.4, ls=ls, label=text)[0]
-                  for ls, text in (("-", "conv5; mIoU of all classes"), ((0, (3, 1.5)), "conv4; mIoU of the selected objects"))]
-        last.legend(handles=lines, loc="upper left", borderaxespad=0, labelspacing=.7)
-        for ax in axes[2:]: ax.set_xlabel("step")
+        lines = [
+            last.plot([], [], color=PALETTE[i % len(PALETTE)], lw=3, label=name)[0]
+            for i, name in enumerate(run_names(runs))
+        ]
+        lines += [
+            last.plot([], [], color="#444444", lw=1.4, ls=ls, label=text)[0]
+            for ls, text in (
+                ("-", "conv5; mIoU of all classes"),
+                ((0, (3, 1.5)), "conv4; mIoU of the selected objects"),
+            )
+        ]
+        last.legend(handles=lines, loc="upper left", borderaxespad=0, labelspacing=0.7)
+        for ax in axes[2:]:
+            ax.set_xlabel("step")
     return fig
 
 # %% ../../nbs/api/evaluation/04_charts.ipynb #59e22746
@@ -130,7 +168,7 @@ def draw_bars(
     ax.barh(at, [v or 0 for v in values], thickness, **style)
     for y, v in zip(at, values):
         text, ink = ("does not occur", "#999999") if v is None else (f"{v:.1%}", "#333333")
-        ax.text((v or 0) + .006, y, text, va="center", size=7.5, color=ink)
+        ax.text((v or 0) + 0.006, y, text, va="center", size=7.5, color=ink)
 
 # %% ../../nbs/api/evaluation/04_charts.ipynb #7e19f9a1
 def per_class_bars(
@@ -138,18 +176,26 @@ def per_class_bars(
     classes: ClassSet,
 ) -> Figure:
     "IoU of every class as bars, one colour for each result."
-    if not results: raise ValueError("expected at least one result, found none: give a name and its scores")
+    if not results:
+        raise ValueError("expected at least one result, found none: give a name and its scores")
     labels, n = ["mean IoU", "selected objects", *classes.names], len(results)
-    y, thick = np.arange(len(labels)) + np.where(np.arange(len(labels)) < 2, 0, .5), .82 / n
+    y, thick = np.arange(len(labels)) + np.where(np.arange(len(labels)) < 2, 0, 0.5), 0.82 / n
     with rc_context(STYLE):
-        fig = new_figure(8, .7 + len(labels) * (.11 + .13 * n), layout="constrained")
+        fig = new_figure(8, 0.7 + len(labels) * (0.11 + 0.13 * n), layout="constrained")
         ax = fig.subplots()
         for i, (name, s) in enumerate(results.items()):
-            draw_bars(ax, y + (i - (n - 1) / 2) * thick, bar_rows(s, classes), thick * .92, color=PALETTE[i % len(PALETTE)], label=name)
+            draw_bars(
+                ax,
+                y + (i - (n - 1) / 2) * thick,
+                bar_rows(s, classes),
+                thick * 0.92,
+                color=PALETTE[i % len(PALETTE)],
+                label=name,
+            )
         ax.set_yticks(y, labels)
         mark_selected(ax.get_yticklabels(), classes)
-        ax.axhline(1.75, color="#bbbbbb", lw=.8)
-        ax.set(ylim=(y[-1] + .6, -.6), xlim=(0, 1.06), xticks=np.linspace(0, 1, 6))
+        ax.axhline(1.75, color="#bbbbbb", lw=0.8)
+        ax.set(ylim=(y[-1] + 0.6, -0.6), xlim=(0, 1.06), xticks=np.linspace(0, 1, 6))
         ax.grid(False, axis="y")
         ax.tick_params(length=0)
         ax.xaxis.set_major_formatter("{x:.0%}")
@@ -163,7 +209,8 @@ def mark_selected(
 ) -> None:
     "Selected objects in bold and in their colour."
     for text in texts:
-        if text.get_text() in ("selected objects", *classes.groups["selected"]): text.set(weight="bold", color=SELECTED_INK)
+        if text.get_text() in ("selected objects", *classes.groups["selected"]):
+            text.set(weight="bold", color=SELECTED_INK)
 
 # %% ../../nbs/api/evaluation/04_charts.ipynb #6c05221c
 def row_shares(
@@ -171,26 +218,39 @@ def row_shares(
 ) -> np.ndarray:  # (C, C) float64 in 0..1, NaN in rows without ground truth
     "What every true class was taken for."
     counts = np.asarray(matrix, float)
-    if counts.ndim != 2 or counts.shape[0] != counts.shape[1]: raise ValueError(f"expected a (C, C) confusion matrix, found shape {counts.shape}")
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
+        raise ValueError(f"expected a (C, C) confusion matrix, found shape {counts.shape}")
     total = counts.sum(1, keepdims=True)
     return np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
 
-
+# %% ../../nbs/api/evaluation/04_charts.ipynb #904be156
 def confusion_figure(
     matrix: Tensor | np.ndarray,  # (C, C) counts, rows are ground truth
     classes: ClassSet,  # the C classes
 ) -> Figure:
     "A confusion matrix with rows as percentages; classes that occur nowhere are left out."
     shares, counts = row_shares(matrix), np.asarray(matrix)
-    if len(counts) != len(classes): raise ValueError(f"expected the matrix of the {len(classes)} classes of {classes.name}, found shape {counts.shape}")
+    if len(counts) != len(classes):
+        raise ValueError(
+            f"expected the matrix of the {len(classes)} classes of {classes.name}, found shape {counts.shape}"
+        )
     keep = np.flatnonzero(counts.sum(0) + counts.sum(1))
     shares, names = shares[np.ix_(keep, keep)], [classes.names[i] for i in keep]
     with rc_context({**STYLE, "axes.grid": False}):
-        fig = new_figure(2 + .34 * len(names), 1.3 + .3 * len(names), layout="constrained")
+        fig = new_figure(2 + 0.34 * len(names), 1.3 + 0.3 * len(names), layout="constrained")
         ax = fig.subplots()
         ax.imshow(shares, cmap=plt.get_cmap("Blues").with_extremes(bad="#f4f4f4"), vmin=0, vmax=1, aspect="auto")
         for (row, col), v in np.ndenumerate(shares):
-            if v >= .005: ax.text(col, row, f"{100 * v:.0f}", ha="center", va="center", size=7.5, color="white" if v > .5 else "#333333")
+            if v >= 0.005:
+                ax.text(
+                    col,
+                    row,
+                    f"{100 * v:.0f}",
+                    ha="center",
+                    va="center",
+                    size=7.5,
+                    color="white" if v > 0.5 else "#333333",
+                )
         ax.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
         ax.set_yticks(range(len(names)), names)
         ax.set(xlabel="predicted", ylabel="ground truth")

@@ -22,14 +22,31 @@ from ..datasets.labels import IGNORE, ClassSet
 from ..datasets.loading import denormalise
 
 # %% ../../nbs/api/evaluation/03_figures.ipynb #571afcee
-STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
-         "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#888888", "axes.grid": True, "grid.color": "#e6e6e6",
-         "axes.axisbelow": True, "xtick.color": "#444444", "ytick.color": "#444444", "legend.frameon": False, "figure.facecolor": "white",
-         "figure.dpi": 100, "figure.constrained_layout.use": False, "figure.autolayout": False}
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "axes.axisbelow": True,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "figure.dpi": 100,
+    "figure.constrained_layout.use": False,
+    "figure.autolayout": False,
+}
 
 
 def new_figure(
-    width: float, height: float,  # inches; 100 pixels each
+    width: float,
+    height: float,  # inches; 100 pixels each
     **kwargs,  # further arguments of `plt.figure`
 ) -> Figure:
     "An empty figure that pyplot does not hold on to."
@@ -37,7 +54,7 @@ def new_figure(
     plt.close(fig)
     return fig
 
-
+# %% ../../nbs/api/evaluation/03_figures.ipynb #a87849b8
 def save_figure(
     fig: Figure,
     path: str | Path,  # its ending is the format: .png, .pdf, .svg, ...
@@ -46,9 +63,11 @@ def save_figure(
     "Write a figure, all or nothing."
     path = Path(path)
     kinds, kind = fig.canvas.get_supported_filetypes(), path.suffix[1:].lower()
-    if kind not in kinds: raise ValueError(f"{path}: expected an ending out of {', '.join(sorted(kinds))}; found {path.suffix!r}")
+    if kind not in kinds:
+        raise ValueError(f"{path}: expected an ending out of {', '.join(sorted(kinds))}; found {path.suffix!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as part: fig.savefig(part, format=kind, dpi=dpi or fig.dpi)
+    with atomic_write(path) as part:
+        fig.savefig(part, format=kind, dpi=dpi or fig.dpi)
     return path
 
 # %% ../../nbs/api/evaluation/03_figures.ipynb #05ca5057
@@ -59,7 +78,8 @@ def blend(
     alpha: float = 0.6,  # share of the label's colour, 0..1
 ) -> np.ndarray:  # (H, W, 3) uint8 RGB
     "An image under the colours of its label map; what is ignored gets dark."
-    if not 0 <= alpha <= 1: raise ValueError(f"alpha: expected 0..1, found {alpha}")
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha: expected 0..1, found {alpha}")
     colours = classes.colourise(label)
     below = Image.fromarray(image).resize(colours.shape[1::-1], Image.BILINEAR)
     return np.asarray(Image.blend(below, Image.fromarray(colours), alpha))
@@ -86,7 +106,8 @@ def error_map(
 ) -> np.ndarray:  # (H, W, 3) uint8 RGB
     "Right pixels in dim grey, wrong ones in red, ignored ones in black."
     pred, label = np.asarray(pred), np.asarray(label)
-    if pred.shape != label.shape or pred.ndim != 2: raise ValueError(f"expected two (H, W) maps of one shape, found {pred.shape} and {label.shape}")
+    if pred.shape != label.shape or pred.ndim != 2:
+        raise ValueError(f"expected two (H, W) maps of one shape, found {pred.shape} and {label.shape}")
     kind = np.where(label == IGNORE, 2, pred != label).astype(int)
     return np.array([RIGHT, WRONG, IGNORED], np.uint8)[kind]
 
@@ -102,21 +123,38 @@ def legend_entries(
     entries = [(classes.names[i], classes.colours[i], i in selected) for i in selected + others]
     return entries + ([("ignored", (0, 0, 0), False)] if IGNORE in present else [])
 
-
+# %% ../../nbs/api/evaluation/03_figures.ipynb #f03c95ca
 def draw_legend(
     fig: Figure,
     entries: list,  # as `legend_entries` returns them
-    top: float, left: float,  # inches from the figure's upper left corner
+    top: float,
+    left: float,  # inches from the figure's upper left corner
 ) -> None:
     "Swatches in rows that fill the figure's width, read from left to right."
     n = legend_columns(fig.get_figwidth())
-    handles = [Patch(facecolor=np.divide(c, 255), edgecolor="#bbbbbb", linewidth=.5, label=name) for name, c, _ in entries]
+    handles = [
+        Patch(facecolor=np.divide(c, 255), edgecolor="#bbbbbb", linewidth=0.5, label=name) for name, c, _ in entries
+    ]
     order = [i for column in range(n) for i in range(column, len(entries), n)]  # matplotlib fills columns first
     w, h = fig.get_size_inches()
     spread = dict(mode="expand") if len(entries) >= n else {}
-    box = fig.legend([handles[i] for i in order], [entries[i][0] for i in order], ncols=min(n, len(entries)), loc="upper left", borderpad=0, borderaxespad=0,
-                     bbox_to_anchor=(left / w, 1 - top / h, 1 - left / w, 0), **spread, handlelength=1.3, handleheight=1, columnspacing=1.2, handletextpad=.5, labelspacing=.35)
-    for text, i in zip(box.get_texts(), order): text.set_weight("bold" if entries[i][2] else "normal")
+    box = fig.legend(
+        [handles[i] for i in order],
+        [entries[i][0] for i in order],
+        ncols=min(n, len(entries)),
+        loc="upper left",
+        borderpad=0,
+        borderaxespad=0,
+        bbox_to_anchor=(left / w, 1 - top / h, 1 - left / w, 0),
+        **spread,
+        handlelength=1.3,
+        handleheight=1,
+        columnspacing=1.2,
+        handletextpad=0.5,
+        labelspacing=0.35,
+    )
+    for text, i in zip(box.get_texts(), order):
+        text.set_weight("bold" if entries[i][2] else "normal")
 
 
 def legend_columns(
@@ -129,9 +167,12 @@ def legend_columns(
 def as_map(panel) -> np.ndarray | None:  # (H, W)
     "The label map in a cell, or None when it holds an image or nothing."
     panel = None if panel is None else np.asarray(panel)
-    if panel is None or panel.ndim == 2: return panel
+    if panel is None or panel.ndim == 2:
+        return panel
     if panel.ndim != 3 or panel.shape[2] != 3 or panel.dtype != np.uint8:
-        raise ValueError(f"expected an (H, W, 3) uint8 image or an (H, W) label map, found shape {panel.shape} of {panel.dtype}")
+        raise ValueError(
+            f"expected an (H, W, 3) uint8 image or an (H, W) label map, found shape {panel.shape} of {panel.dtype}"
+        )
 
 
 def painted(
@@ -152,10 +193,17 @@ def painted(
 def check_grid(columns: dict, rows_titles, captions: dict) -> list:  # rows of cells
     "The cells row by row, after a check that the grid is full."
     n = {len(cells) for cells in columns.values()}
-    if len(n) != 1 or n == {0}: raise ValueError(f"expected columns of one length, found {({k: len(v) for k, v in columns.items()})}: fill gaps with None")
-    if rows_titles is not None and len(rows_titles) != max(n): raise ValueError(f"expected {max(n)} row titles, found {len(rows_titles)}")
+    if len(n) != 1 or n == {0}:
+        raise ValueError(
+            f"expected columns of one length, found { ({k: len(v) for k, v in columns.items()}) }: fill gaps with None"
+        )
+    if rows_titles is not None and len(rows_titles) != max(n):
+        raise ValueError(f"expected {max(n)} row titles, found {len(rows_titles)}")
     wrong = [k for k, v in captions.items() if k not in columns or len(v) != max(n)]
-    if wrong: raise ValueError(f"captions: expected a column title and {max(n)} texts, found {wrong[0]!r} with {len(captions[wrong[0]])}")
+    if wrong:
+        raise ValueError(
+            f"captions: expected a column title and {max(n)} texts, found {wrong[0]!r} with {len(captions[wrong[0]])}"
+        )
     return list(zip(*columns.values()))
 
 
@@ -178,11 +226,21 @@ def draw_cell(
     ax.spines[:].set_visible(False)
     if picture is None:
         ax.set_facecolor("#f2f2f2")
-        ax.text(.5, .5, "none", ha="center", va="center", color="#999999", transform=ax.transAxes)
-    else: ax.imshow(picture, aspect="auto")
+        ax.text(0.5, 0.5, "none", ha="center", va="center", color="#999999", transform=ax.transAxes)
+    else:
+        ax.imshow(picture, aspect="auto")
     if caption:
-        ax.text(.02, .04, caption, ha="left", va="bottom", size=8, color="white", transform=ax.transAxes,
-                bbox=dict(boxstyle="round,pad=0.25", facecolor="black", alpha=.65, linewidth=0))
+        ax.text(
+            0.02,
+            0.04,
+            caption,
+            ha="left",
+            va="bottom",
+            size=8,
+            color="white",
+            transform=ax.transAxes,
+            bbox=dict(boxstyle="round,pad=0.25", facecolor="black", alpha=0.65, linewidth=0),
+        )
 
 
 def draw_title(
@@ -196,7 +254,12 @@ def draw_title(
     fig.text(at[0] / w, 1 - at[1] / h, text, ha="center", va="center", **style)
 
 # %% ../../nbs/api/evaluation/03_figures.ipynb #c0945552
-GAP, TITLE, SIDE, LINE = 0.05, 0.27, 0.25, 0.21  # inches: between cells, column titles, row titles, a line of the legend
+GAP, TITLE, SIDE, LINE = (
+    0.05,
+    0.27,
+    0.25,
+    0.21,
+)  # inches: between cells, column titles, row titles, a line of the legend
 
 
 def comparison(
@@ -214,19 +277,22 @@ def comparison(
     cell = (width - left - GAP * (len(columns) - 1)) / len(columns)
     pictures = [painted(row, classes, overlay, 100 * cell) for row in rows]
     heights = [cell * row_aspect(row) for row in pictures]
-    title_height = TITLE + LINE * .8 * max(t.count("\n") for t in columns)
+    title_height = TITLE + LINE * 0.8 * max(t.count("\n") for t in columns)
     tops = title_height + np.cumsum([0, *(h + GAP for h in heights)])  # of every row, and of the legend
     maps = [m for row in rows for p in row if (m := as_map(p)) is not None] if legend is True else legend
     entries = legend_entries(maps, classes) if maps else []
     lines = -(-len(entries) // legend_columns(width))
     with rc_context(STYLE):
-        fig = new_figure(width, tops[-1] - GAP + (lines * LINE + .1 if entries else 0))
+        fig = new_figure(width, tops[-1] - GAP + (lines * LINE + 0.1 if entries else 0))
         for c, title in enumerate(columns):
             x, texts = left + c * (cell + GAP), (captions or {}).get(title) or [None] * len(rows)
             draw_title(fig, (x + cell / 2, title_height / 2), title, weight="bold", size=10.5)
-            for r in range(len(rows)): draw_cell(fig, (x, tops[r], cell, heights[r]), pictures[r][c], texts[r])
-        for title, top, h in zip(rows_titles or [], tops, heights): draw_title(fig, (SIDE / 2, top + h / 2), title, rotation=90, color="#444444")
-        if entries: draw_legend(fig, entries, tops[-1] + .05, left)
+            for r in range(len(rows)):
+                draw_cell(fig, (x, tops[r], cell, heights[r]), pictures[r][c], texts[r])
+        for title, top, h in zip(rows_titles or [], tops, heights):
+            draw_title(fig, (SIDE / 2, top + h / 2), title, rotation=90, color="#444444")
+        if entries:
+            draw_legend(fig, entries, tops[-1] + 0.05, left)
     return fig
 
 # %% ../../nbs/api/evaluation/03_figures.ipynb #ce983f83
@@ -236,17 +302,20 @@ def contact_sheet(
     width: float = 12,  # inches; 100 pixels each
 ) -> Figure:
     "Named thumbnails in a grid."
-    if not pictures: raise ValueError("expected at least one picture, found none")
+    if not pictures:
+        raise ValueError("expected at least one picture, found none")
     columns = min(columns, len(pictures))
     w = (width - GAP * (columns - 1)) / columns
-    h = w * float(np.median([p.shape[0] / p.shape[1] for p in pictures.values()]).clip(.3, 2))
+    h = w * float(np.median([p.shape[0] / p.shape[1] for p in pictures.values()]).clip(0.3, 2))
     with rc_context(STYLE):
         fig = new_figure(width, -(-len(pictures) // columns) * (h + LINE + GAP))
         for i, (name, picture) in enumerate(pictures.items()):
             left, top = i % columns * (w + GAP), i // columns * (h + LINE + GAP)
             scale = min(w / picture.shape[1], h / picture.shape[0])
             pw, ph = scale * picture.shape[1], scale * picture.shape[0]
-            draw_cell(fig, (left + (w - pw) / 2, top + (h - ph) / 2, pw, ph), painted([picture], None, pixels=100 * w)[0])
+            draw_cell(
+                fig, (left + (w - pw) / 2, top + (h - ph) / 2, pw, ph), painted([picture], None, pixels=100 * w)[0]
+            )
             draw_title(fig, (left + w / 2, top + h + LINE / 2), name, size=8, color="#444444")
     return fig
 
@@ -260,6 +329,11 @@ def show_batch(
     "Images of the first batch, with their labels where there are some."
     image, *label = next(iter(loader))
     pictures = [p.permute(1, 2, 0).cpu().numpy() for p in denormalise(image[:n], mode)]
-    if not label: return comparison({f"image {i + 1}": [p] for i, p in enumerate(pictures)}, classes, width=2.5 * len(pictures))
+    if not label:
+        return comparison({f"image {i + 1}": [p] for i, p in enumerate(pictures)}, classes, width=2.5 * len(pictures))
     maps = [m.cpu().numpy() for m in label[0][:n]]
-    return comparison({"image": pictures, "label": maps, "together": [blend(p, m, classes) for p, m in zip(pictures, maps)]}, classes, width=7.5)
+    return comparison(
+        {"image": pictures, "label": maps, "together": [blend(p, m, classes) for p, m in zip(pictures, maps)]},
+        classes,
+        width=7.5,
+    )

@@ -27,10 +27,18 @@ def pick_items(
     items = dict(zip(image_names(split), split.items))
     if names is None:
         n = min(n, len(items))
-        at = np.linspace(0, len(items) - 1, n).astype(int) if seed is None else np.sort(np.random.default_rng(seed).permutation(len(items))[:n])
+        at = (
+            np.linspace(0, len(items) - 1, n).astype(int)
+            if seed is None
+            else np.sort(np.random.default_rng(seed).permutation(len(items))[:n])
+        )
         names = [list(items)[i] for i in at]
     unknown = [name for name in names if name not in items]
-    if unknown: raise ValueError(f"images: {split.name}/{split.split} has none called {unknown[0]}; it has {', '.join(list(items)[:3])}, ... ({len(items)} in all)")
+    if unknown:
+        raise ValueError(
+            f"images: {split.name}/{split.split} has none called {unknown[0]}; it has "
+            f"{', '.join(list(items)[:3])}, ... ({len(items)} in all)"
+        )
     return {name: items[name] for name in names}
 
 # %% ../../nbs/api/evaluation/05_gallery.ipynb #c7d71375
@@ -40,12 +48,14 @@ def show_predictions(
     n: int = 4,  # images, if they are not named
     names: list[str] | None = None,  # of images
     seed: int | None = None,  # draws images; None spreads them evenly
-    pictures: dict[str, Callable] | None = None,  # column title -> image path to picture (H, W, 3) uint8; columns without classes
+    pictures: dict[str, Callable]
+    | None = None,  # column title -> image path to picture (H, W, 3) uint8; columns without classes
 ) -> Figure:
     "Input | ground truth, where there is one | pictures, if wished | a column for each predictor."
     items = pick_items(split, n, names, seed).values()
     columns = {"input": [np.array(read_image(i.image)) for i in items]}
-    if split.labelled: columns["ground truth"] = [load_label(i, split.classes) for i in items]
+    if split.labelled:
+        columns["ground truth"] = [load_label(i, split.classes) for i in items]
     columns |= {title: [draw(i.image) for i in items] for title, draw in (pictures or {}).items()}
     columns |= {title: [p(i.image) for i in items] for title, p in predictors.items()}
     return comparison(columns, split.classes, width=max(10, 2.2 * len(columns)))

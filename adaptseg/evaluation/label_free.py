@@ -10,6 +10,7 @@ import math
 
 import torch
 from torch import Tensor
+from fastcore.basics import patch
 
 # %% ../../nbs/api/evaluation/01_label_free.ipynb #6aeeafa1
 RULES = {"entropy": -1, "information": 1, "density": 1, "agreement": 1}  # 1: the higher, the better
@@ -27,7 +28,8 @@ def neighbourhood_density(
     temperature: float = 0.05,
 ) -> Tensor:  # scalar in 0..1
     "Soft neighbourhood density (Saito et al. 2021, equations 2 to 4)."
-    if len(p) < 3: raise ValueError(f"expected at least 3 pixels, found {len(p)}")
+    if len(p) < 3:
+        raise ValueError(f"expected at least 3 pixels, found {len(p)}")
     unit = torch.nn.functional.normalize(p, dim=1)
     similar = (unit @ unit.T / temperature).fill_diagonal_(-torch.inf).softmax(1)
     return torch.special.entr(similar).sum(1).mean() / math.log(len(p) - 1)
@@ -42,23 +44,41 @@ class LabelFree:
     ):
         self.points, self.n = points, 0
 
-    def add(
-        self,
-        logits: Tensor,  # (1, C, h, w) of an image
-        mirrored: Tensor,  # (1, C, h, w) of the image mirrored left to right, as the network returned it
-    ) -> None:
-        if logits.shape != mirrored.shape or len(logits) != 1: raise ValueError(f"expected logits (1, C, h, w) twice, found {tuple(logits.shape)} and {tuple(mirrored.shape)}")
-        p = logits[0].float().flatten(1).softmax(0).T  # (h * w, C)
-        chosen = torch.randperm(len(p), generator=torch.Generator().manual_seed(self.n))[:self.points].to(p.device)
-        best = logits.argmax(1)
-        counts = best.flatten().bincount(minlength=p.shape[1])
-        sums = [entropy(p).mean(), p.mean(0), neighbourhood_density(p[chosen]), (best == mirrored.flip(-1).argmax(1)).float().mean(), counts / counts.sum()]
-        self.sums = sums if not self.n else [a + b for a, b in zip(self.sums, sums)]
-        self.n += 1
+# %% ../../nbs/api/evaluation/01_label_free.ipynb #311aa81a
+@patch
+def add(
+    self: LabelFree,
+    logits: Tensor,  # (1, C, h, w) of an image
+    mirrored: Tensor,  # (1, C, h, w) of the image mirrored left to right, as the network returned it
+) -> None:
+    if logits.shape != mirrored.shape or len(logits) != 1:
+        raise ValueError(f"expected logits (1, C, h, w) twice, found {tuple(logits.shape)} and {tuple(mirrored.shape)}")
+    p = logits[0].float().flatten(1).softmax(0).T  # (h * w, C)
+    chosen = torch.randperm(len(p), generator=torch.Generator().manual_seed(self.n))[: self.points].to(p.device)
+    best = logits.argmax(1)
+    counts = best.flatten().bincount(minlength=p.shape[1])
+    sums = [
+        entropy(p).mean(),
+        p.mean(0),
+        neighbourhood_density(p[chosen]),
+        (best == mirrored.flip(-1).argmax(1)).float().mean(),
+        counts / counts.sum(),
+    ]
+    self.sums = sums if not self.n else [a + b for a, b in zip(self.sums, sums)]
+    self.n += 1
 
-    def scores(self) -> dict[str, float]:  # those of `RULES`, and `classes`, 1..C
-        "Means over the images so far."
-        if not self.n: raise ValueError("expected at least one image, found none")
-        unsure, mean, density, agreement, shares = (s / self.n for s in self.sums)
-        out = dict(entropy=unsure, information=entropy(mean) - unsure, density=density, agreement=agreement, classes=torch.special.entr(shares).sum().exp())
-        return {k: v.item() for k, v in out.items()}
+
+@patch
+def scores(self: LabelFree) -> dict[str, float]:  # those of `RULES`, and `classes`, 1..C
+    "Means over the images so far."
+    if not self.n:
+        raise ValueError("expected at least one image, found none")
+    unsure, mean, density, agreement, shares = (s / self.n for s in self.sums)
+    out = dict(
+        entropy=unsure,
+        information=entropy(mean) - unsure,
+        density=density,
+        agreement=agreement,
+        classes=torch.special.entr(shares).sum().exp(),
+    )
+    return {k: v.item() for k, v in out.items()}

@@ -18,68 +18,98 @@ from ..datasets.labels import IGNORE, ClassSet, class_set
 from ..networks.losses import upsample
 
 # %% ../../nbs/api/evaluation/00_metrics.ipynb #d7e6762a
-def confusion_matrix(pred: Tensor, # (N, H, W) or any shape, integers 0..C-1
-                     label: Tensor, # (...) as `pred`, integers 0..C-1, 255 is ignored
-                     n_classes: int # C
-                    ) -> Tensor: # (C, C) int64, rows are ground truth, columns are predictions
+def confusion_matrix(
+    pred: Tensor,  # (N, H, W) or any shape, integers 0..C-1
+    label: Tensor,  # (...) as `pred`, integers 0..C-1, 255 is ignored
+    n_classes: int,  # C
+) -> Tensor:  # (C, C) int64, rows are ground truth, columns are predictions
     "Count pixels by ground truth and prediction, on the device of the prediction."
     pred, label = torch.as_tensor(pred), torch.as_tensor(label)
     label = label.to(pred.device)
-    if pred.shape != label.shape: raise ValueError(f"expected prediction and label of one shape, found {tuple(pred.shape)} and {tuple(label.shape)}: upsample the logits before the argmax.")
-    if pred.is_floating_point() or label.is_floating_point(): raise ValueError(f"expected integers, found {pred.dtype} and {label.dtype}: take the argmax of logits.")
+    if pred.shape != label.shape:
+        raise ValueError(
+            f"expected prediction and label of one shape, found {tuple(pred.shape)} and "
+            f"{tuple(label.shape)}: upsample the logits before the argmax."
+        )
+    if pred.is_floating_point() or label.is_floating_point():
+        raise ValueError(f"expected integers, found {pred.dtype} and {label.dtype}: take the argmax of logits.")
     pred, label = pred.flatten(), label.flatten()
     ignored = label == IGNORE
     _check_range("prediction", pred, n_classes)
     _check_range("label", label.masked_fill(ignored, 0), n_classes)
-    index = (label.long() * n_classes).add_(pred).masked_fill_(ignored, n_classes**2)  # ignored pixels are counted last, and dropped
+    index = (
+        (label.long() * n_classes).add_(pred).masked_fill_(ignored, n_classes**2)
+    )  # ignored pixels are counted last, and dropped
     return torch.bincount(index, minlength=n_classes**2 + 1)[:-1].reshape(n_classes, n_classes)
+
 
 def _check_range(what: str, ids: Tensor, n_classes: int):
     "All ids must be classes."
-    if not ids.numel(): return
+    if not ids.numel():
+        return
     low, high = torch.stack(ids.aminmax()).tolist()
-    if low < 0 or high >= n_classes: raise ValueError(f"expected {what} ids 0..{n_classes - 1}, found {low}..{high}: are the class sets of network and labels the same?")
+    if low < 0 or high >= n_classes:
+        raise ValueError(
+            f"expected {what} ids 0..{n_classes - 1}, found {low}..{high}: are the class sets of network "
+            f"and labels the same?"
+        )
 
 # %% ../../nbs/api/evaluation/00_metrics.ipynb #82ef0f4a
-def iou(matrix: Tensor # (C, C) counts
-       ) -> Tensor: # (C,) float64 in 0..1, NaN for a class that is neither in the ground truth nor predicted
+def iou(
+    matrix: Tensor,  # (C, C) counts
+) -> Tensor:  # (C,) float64 in 0..1, NaN for a class that is neither in the ground truth nor predicted
     "Intersection over union of each class."
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]: raise ValueError(f"expected a (C, C) confusion matrix, found shape {tuple(matrix.shape)}.")
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"expected a (C, C) confusion matrix, found shape {tuple(matrix.shape)}.")
     counts = matrix.detach().cpu().double()
     hits = counts.diagonal()
     return hits / (counts.sum(1) + counts.sum(0) - hits)
 
-def mean_iou(matrix: Tensor, # (C, C) counts
-             classes_subset = None # train ids to average over; default: all
-            ) -> float: # 0..1, NaN if none of the classes occurs
+
+def mean_iou(
+    matrix: Tensor,  # (C, C) counts
+    classes_subset=None,  # train ids to average over; default: all
+) -> float:  # 0..1, NaN if none of the classes occurs
     "Mean IoU of the classes that occur."
     scores = iou(matrix)
-    if classes_subset is not None: scores = scores[list(classes_subset)]
+    if classes_subset is not None:
+        scores = scores[list(classes_subset)]
     return scores.nanmean().item()
 
-def pixel_accuracy(matrix: Tensor # (C, C) counts
-                  ) -> float: # 0..1, NaN without a labelled pixel
+
+def pixel_accuracy(
+    matrix: Tensor,  # (C, C) counts
+) -> float:  # 0..1, NaN without a labelled pixel
     "Share of the labelled pixels that are right."
     counts = matrix.detach().cpu().double()
     return (counts.diagonal().sum() / counts.sum()).item()
 
 # %% ../../nbs/api/evaluation/00_metrics.ipynb #0bf67b8e
-def scores(matrix: Tensor, # (C, C) counts
-           classes: ClassSet # the C classes
-          ) -> dict: # miou, pixel_accuracy, selected (0..1 or None), pixels, iou {class: 0..1 or None}
+def scores(
+    matrix: Tensor,  # (C, C) counts
+    classes: ClassSet,  # the C classes
+) -> dict:  # miou, pixel_accuracy, selected (0..1 or None), pixels, iou {class: 0..1 or None}
     "All scores of a matrix, fit for JSON."
-    if len(matrix) != len(classes): raise ValueError(f"expected the matrix of the {len(classes)} classes of {classes.name}, found shape {tuple(matrix.shape)}.")
-    plain = lambda x: None if x != x else x # NaN is not equal to itself
-    return dict(miou=plain(mean_iou(matrix)), pixel_accuracy=plain(pixel_accuracy(matrix)),
-                selected=plain(mean_iou(matrix, classes.group("selected"))), pixels=int(matrix.sum()),
-                iou={name: plain(x) for name, x in zip(classes.names, iou(matrix).tolist())})
+    if len(matrix) != len(classes):
+        raise ValueError(
+            f"expected the matrix of the {len(classes)} classes of {classes.name}, found shape {tuple(matrix.shape)}."
+        )
+    plain = lambda x: None if x != x else x  # NaN is not equal to itself
+    return dict(
+        miou=plain(mean_iou(matrix)),
+        pixel_accuracy=plain(pixel_accuracy(matrix)),
+        selected=plain(mean_iou(matrix, classes.group("selected"))),
+        pixels=int(matrix.sum()),
+        iou={name: plain(x) for name, x in zip(classes.names, iou(matrix).tolist())},
+    )
 
 # %% ../../nbs/api/evaluation/00_metrics.ipynb #07e7a70b
-def protocol_miou(matrix: Tensor, # (C, C) counts
-                  classes: ClassSet, # the C classes
-                  protocol = "synthia16", # the class set to average over, or its name; all its classes are in `classes`
-                  ignore_others: bool = False # ignore ground truth of classes outside the protocol?
-                 ) -> float: # 0..1
+def protocol_miou(
+    matrix: Tensor,  # (C, C) counts
+    classes: ClassSet,  # the C classes
+    protocol="synthia16",  # the class set to average over, or its name; all its classes are in `classes`
+    ignore_others: bool = False,  # ignore ground truth of classes outside the protocol?
+) -> float:  # 0..1
     "Mean IoU over the classes of a published protocol."
     ids = [classes.index(name) for name in class_set(protocol).names]
     if ignore_others:
@@ -91,56 +121,74 @@ def protocol_miou(matrix: Tensor, # (C, C) counts
 # %% ../../nbs/api/evaluation/00_metrics.ipynb #34998c30
 class ConfusionMetric:
     "Counts one confusion matrix over a whole validation set for all the metrics that read it."
-    def __init__(self, 
-                 n_classes: int # C
-                ):
+
+    def __init__(
+        self,
+        n_classes: int,  # C
+    ):
         self.n_classes = n_classes
         self.reset()
 
     def reset(self):
         "Start a new count."
-        self.matrix = torch.zeros(self.n_classes, self.n_classes, dtype=torch.int64) # (C, C), rows are ground truth
+        self.matrix = torch.zeros(self.n_classes, self.n_classes, dtype=torch.int64)  # (C, C), rows are ground truth
         self.counter = None
 
-    def update(self, 
-               pred: Tensor, # (N, H, W) train ids
-               label: Tensor # (N, H, W) train ids, 255 is ignored
-              ):
+    def update(
+        self,
+        pred: Tensor,  # (N, H, W) train ids
+        label: Tensor,  # (N, H, W) train ids, 255 is ignored
+    ):
         "Add maps to the count."
         self.matrix += confusion_matrix(pred, label, self.n_classes).cpu()
 
-    def accumulate(self, 
-                   learn: Learner, # `pred` (..., (N, C, h, w) logits) or logits, `y` (N, H, W)
-                   reader=None # the metric that passes the batch on
-                  ):
+    def accumulate(
+        self,
+        learn: Learner,  # `pred` (..., (N, C, h, w) logits) or logits, `y` (N, H, W)
+        reader=None,  # the metric that passes the batch on
+    ):
         "Count a batch of a Learner, once for all readers."
-        if self.counter is None: self.counter = reader
-        if reader is not self.counter: return
+        if self.counter is None:
+            self.counter = reader
+        if reader is not self.counter:
+            return
         logits = learn.pred if isinstance(learn.pred, Tensor) else learn.pred[-1]
-        pred = upsample(logits.detach().float(), learn.y.shape[-2:]).argmax(1) # (N, H, W)
+        pred = upsample(logits.detach().float(), learn.y.shape[-2:]).argmax(1)  # (N, H, W)
         self.update(*learn.to_detach((pred, learn.y), cpu=False))
 
 # %% ../../nbs/api/evaluation/00_metrics.ipynb #66d4eb5e
 class MatrixMetric(Metric):
     "A named number that is read from a shared confusion matrix."
-    def __init__(self, 
-                 counts: ConfusionMetric, # shared with other metrics
-                 name: str, # its column in the table of epochs
-                 score: Callable # (C, C) counts -> float
-                ):
+
+    def __init__(
+        self,
+        counts: ConfusionMetric,  # shared with other metrics
+        name: str,  # its column in the table of epochs
+        score: Callable,  # (C, C) counts -> float
+    ):
         self.counts, self._name, self.score = counts, name, score
 
-    def reset(self): self.counts.reset()
-    def accumulate(self, learn): self.counts.accumulate(learn, self)
-    @property
-    def value(self): return self.score(self.counts.matrix)
-    @property
-    def name(self): return self._name
+    def reset(self):
+        self.counts.reset()
 
-def segmentation_metrics(classes: ClassSet # what the network predicts
-                        ) -> list: # of MatrixMetric: miou, pixel_accuracy and, where such classes exist, selected_iou
+    def accumulate(self, learn):
+        self.counts.accumulate(learn, self)
+
+    @property
+    def value(self):
+        return self.score(self.counts.matrix)
+
+    @property
+    def name(self):
+        return self._name
+
+
+def segmentation_metrics(
+    classes: ClassSet,  # what the network predicts
+) -> list:  # of MatrixMetric: miou, pixel_accuracy and, where such classes exist, selected_iou
     "The metrics of a Learner, all reading one matrix: `metrics[0].counts.matrix`."
     counts, selected = ConfusionMetric(len(classes)), classes.group("selected")
     metrics = [MatrixMetric(counts, "miou", mean_iou), MatrixMetric(counts, "pixel_accuracy", pixel_accuracy)]
-    if selected: metrics.append(MatrixMetric(counts, "selected_iou", partial(mean_iou, classes_subset=selected)))
+    if selected:
+        metrics.append(MatrixMetric(counts, "selected_iou", partial(mean_iou, classes_subset=selected)))
     return metrics

@@ -27,6 +27,7 @@ from ..networks.deeplab import DeepLabV2
 from ..networks.losses import upsample
 from ..networks.weights import locate, open_network
 from ..runs.config import parse_size
+from fastcore.basics import patch
 
 # %% ../../nbs/api/evaluation/02_predict.ipynb #a1094cdf
 def predict_labels(
@@ -37,12 +38,16 @@ def predict_labels(
     "The argmax of upsampled logits, band by band; equal to `upsample(logits, size).argmax(1)`."
     (H, W), h = size, logits.shape[-2]
     out = torch.empty(len(logits), H, W, dtype=torch.int64, device=logits.device)
-    wide = upsample(logits, (h, W)).permute(0, 2, 3, 1).contiguous()  # along the width once, bilinear is separable; (N, h, W, C), as the maximum reads it
+    wide = (
+        upsample(logits, (h, W)).permute(0, 2, 3, 1).contiguous()
+    )  # along the width once, bilinear is separable; (N, h, W, C), as the maximum reads it
     for top in range(0, H, rows):
         y = torch.arange(top, min(top + rows, H), device=logits.device, dtype=logits.dtype) * ((h - 1) / max(H - 1, 1))
         low = y.long().clamp(max=max(h - 2, 0))
         t = (y - low).view(1, -1, 1, 1)
-        out[:, top:top + rows] = wide[:, low].lerp_(wide[:, (low + 1).clamp(max=h - 1)], t).max(-1).indices  # several times as fast as argmax
+        out[:, top : top + rows] = (
+            wide[:, low].lerp_(wide[:, (low + 1).clamp(max=h - 1)], t).max(-1).indices
+        )  # several times as fast as argmax
     return out
 
 # %% ../../nbs/api/evaluation/02_predict.ipynb #615d5adc
@@ -51,11 +56,17 @@ def check_scales(
     size: tuple[int, int],  # (height, width) of the input at scale 1
 ) -> None:
     "Raise a ValueError unless every rescaled input is one that a network takes."
-    if not scales: raise ValueError("scales: expected at least one number such as 1, found none")
+    if not scales:
+        raise ValueError("scales: expected at least one number such as 1, found none")
     for s in scales:
-        if not 0 < s < float("inf"): raise ValueError(f"scales: expected numbers > 0, found {s}")
+        if not 0 < s < float("inf"):
+            raise ValueError(f"scales: expected numbers > 0, found {s}")
         h, w = scaled(size, s)
-        if min(h, w) < 32: raise ValueError(f"scales: expected inputs of at least 32x32 pixels, found {w}x{h} at scale {s:g} of {size[1]}x{size[0]}: give larger scales or a larger size")
+        if min(h, w) < 32:
+            raise ValueError(
+                f"scales: expected inputs of at least 32x32 pixels, found {w}x{h} at scale {s:g} of "
+                f"{size[1]}x{size[0]}: give larger scales or a larger size"
+            )
 
 
 def scaled(
@@ -65,18 +76,18 @@ def scaled(
     "A size, rescaled and rounded."
     return tuple(round(side * scale) for side in size)
 
-
+# %% ../../nbs/api/evaluation/02_predict.ipynb #d0cd54f5
 def mean_probabilities(
     network: Callable[[Tensor], Tensor],  # (N, 3, H, W) -> logits (N, C, h, w)
     x: Tensor,  # (N, 3, H, W)
-    scales: tuple[float, ...] = (1.,),  # of the input; the logits of the first give the grid
+    scales: tuple[float, ...] = (1.0,),  # of the input; the logits of the first give the grid
     flip: bool = False,  # also mirrored?
 ) -> Tensor:  # (N, C, h, w), sum 1 over the classes
     "Class probabilities, averaged over rescaled and mirrored inputs."
     total, grid = 0, None
     for scale in scales:
         variant = x if scale == 1 else upsample(x, scaled(x.shape[-2:], scale))
-        for turn in (lambda a: a, lambda a: a.flip(-1))[:1 + flip]:
+        for turn in (lambda a: a, lambda a: a.flip(-1))[: 1 + flip]:
             logits = turn(network(turn(variant)))
             grid = grid or logits.shape[-2:]
             total = total + upsample(logits, grid).softmax(1)
@@ -93,91 +104,112 @@ class Predictor:
         size: tuple[int, int],  # (height, width) of the network's input
         mode: str = "caffe",  # preprocessing, caffe or imagenet
         flip: bool = False,  # average over the mirrored input too?
-        scales: tuple[float, ...] = (1.,),  # of the input, to average over
+        scales: tuple[float, ...] = (1.0,),  # of the input, to average over
     ):
-        if model.n_classes != len(classes): raise ValueError(f"the network has {model.n_classes} classes, the class set {classes.name} {len(classes)}")
+        if model.n_classes != len(classes):
+            raise ValueError(f"the network has {model.n_classes} classes, the class set {classes.name} {len(classes)}")
         check_scales(scales, size)
         self.model, self.classes, self.size, self.mode, self.flip = model.eval(), classes, size, mode, flip
         self.scales = tuple(sorted(scales, key=lambda s: abs(s - 1)))  # the grid is that of the scale nearest 1
 
-    @classmethod
-    def load(
-        cls,
-        path: str | Path,  # run folder, weight file, its address, or a released name
-        size: str | None = None,  # network input such as 1024x512; the run's target size unless given
-        device: str = "auto",  # auto, cpu, cuda, ...
-        precision: str = "auto",  # auto, fp32, bf16
-        flip: bool = False,  # average over the mirrored input too?
-        scales: tuple[float, ...] = (1.,),  # of the input, to average over
-    ) -> "Predictor":
-        "The predictor of a run or of a weight file of any kind."
-        device = pick_device(device)
-        model, classes, head = open_network(locate(str(path)), device)
-        model.precision = pick_precision(precision, device)
-        return cls(model, classes, parse_size(size or head["target_size"]), head["preprocessing"], flip, scales)
+# %% ../../nbs/api/evaluation/02_predict.ipynb #e39cb3fe
+@patch(cls_method=True)
+def load(
+    cls: Predictor,
+    path: str | Path,  # run folder, weight file, its address, or a released name
+    size: str | None = None,  # network input such as 1024x512; the run's target size unless given
+    device: str = "auto",  # auto, cpu, cuda, ...
+    precision: str = "auto",  # auto, fp32, bf16
+    flip: bool = False,  # average over the mirrored input too?
+    scales: tuple[float, ...] = (1.0,),  # of the input, to average over
+) -> "Predictor":
+    "The predictor of a run or of a weight file of any kind."
+    device = pick_device(device)
+    model, classes, head = open_network(locate(str(path)), device)
+    model.precision = pick_precision(precision, device)
+    return cls(model, classes, parse_size(size or head["target_size"]), head["preprocessing"], flip, scales)
 
-    @torch.no_grad()
-    def logits(
-        self,
-        x: Tensor,  # (N, 3, H, W) preprocessed, of the network's input size
-    ) -> Tensor:  # (N, C, h, w) of the last head
-        return self.model(x.to(next(self.model.parameters()).device))[-1]
 
-    @property
-    def plain(self) -> bool: return self.scales == (1,) and not self.flip  # one look at the input as it is
+@patch
+@torch.no_grad()
+def logits(
+    self: Predictor,
+    x: Tensor,  # (N, 3, H, W) preprocessed, of the network's input size
+) -> Tensor:  # (N, C, h, w) of the last head
+    return self.model(x.to(next(self.model.parameters()).device))[-1]
 
-    def evidence(
-        self,
-        x: Tensor,  # (N, 3, H, W) preprocessed, of the network's input size
-    ) -> Tensor:  # (N, C, h, w): logits, or mean probabilities of several looks
-        "What the classes are read from, before it is upsampled."
-        if self.plain: return self.logits(x)
-        return mean_probabilities(self.logits, x.to(next(self.model.parameters()).device), self.scales, self.flip)
 
-    def _input(self, image) -> tuple[Tensor, tuple[int, int]]:
-        if isinstance(image, (str, Path, Packed)): image = read_image(image)
-        if not isinstance(image, Image.Image): image = Image.fromarray(np.asarray(image))
-        image = image.convert("RGB")
-        x = torch.from_numpy(np.array(image.resize(self.size[::-1], Image.BICUBIC))).permute(2, 0, 1)
-        return normalise(x, self.mode)[None], image.size[::-1]
+@patch(as_prop=True)
+def plain(self: Predictor) -> bool:
+    return self.scales == (1,) and not self.flip  # one look at the input as it is
 
-    def __call__(
-        self,
-        image,  # path, Pillow image, or uint8 array (H, W, 3) RGB or (H, W) grey
-    ) -> np.ndarray:  # (H, W) uint8 train ids
-        x, size = self._input(image)
-        return predict_labels(self.evidence(x), size)[0].to(torch.uint8).cpu().numpy()
 
-    def probabilities(
-        self,
-        image,  # as for a call
-    ) -> Tensor:  # (C, H, W) float32, sum 1 over the classes
-        "Class probabilities of every pixel, for fusion with segments and for confidence."
-        x, size = self._input(image)
-        wide = upsample(self.evidence(x), size)[0]
-        return wide.softmax(0) if self.plain else wide
+@patch
+def evidence(
+    self: Predictor,
+    x: Tensor,  # (N, 3, H, W) preprocessed, of the network's input size
+) -> Tensor:  # (N, C, h, w): logits, or mean probabilities of several looks
+    "What the classes are read from, before it is upsampled."
+    if self.plain:
+        return self.logits(x)
+    return mean_probabilities(self.logits, x.to(next(self.model.parameters()).device), self.scales, self.flip)
 
-    def with_confidence(
-        self,
-        image,  # as for a call
-        size: tuple[int, int],  # (height, width) of the second map
-    ) -> tuple[np.ndarray, np.ndarray]:  # (H, W) uint8 train ids, (height, width) float32: the largest probability, 0..1
-        "One look for both: a label map of the image's size, and how sure the network is."
-        x, full = self._input(image)
-        evidence = self.evidence(x)
-        wide = upsample(evidence, size)[0]
-        sure = (wide.softmax(0) if self.plain else wide).amax(0)
-        return predict_labels(evidence, full)[0].to(torch.uint8).cpu().numpy(), sure.float().cpu().numpy()
+# %% ../../nbs/api/evaluation/02_predict.ipynb #db73e001
+@patch
+def _input(self: Predictor, image) -> tuple[Tensor, tuple[int, int]]:
+    if isinstance(image, (str, Path, Packed)):
+        image = read_image(image)
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(np.asarray(image))
+    image = image.convert("RGB")
+    x = torch.from_numpy(np.array(image.resize(self.size[::-1], Image.BICUBIC))).permute(2, 0, 1)
+    return normalise(x, self.mode)[None], image.size[::-1]
+
+
+@patch
+def __call__(
+    self: Predictor,
+    image,  # path, Pillow image, or uint8 array (H, W, 3) RGB or (H, W) grey
+) -> np.ndarray:  # (H, W) uint8 train ids
+    x, size = self._input(image)
+    return predict_labels(self.evidence(x), size)[0].to(torch.uint8).cpu().numpy()
+
+
+@patch
+def probabilities(
+    self: Predictor,
+    image,  # as for a call
+) -> Tensor:  # (C, H, W) float32, sum 1 over the classes
+    "Class probabilities of every pixel, for fusion with segments and for confidence."
+    x, size = self._input(image)
+    wide = upsample(self.evidence(x), size)[0]
+    return wide.softmax(0) if self.plain else wide
+
+# %% ../../nbs/api/evaluation/02_predict.ipynb #d7fcc45a
+@patch
+def with_confidence(
+    self: Predictor,
+    image,  # as for a call
+    size: tuple[int, int],  # (height, width) of the second map
+) -> tuple[np.ndarray, np.ndarray]:  # (H, W) uint8 train ids, (height, width) float32: the largest probability, 0..1
+    "One look for both: a label map of the image's size, and how sure the network is."
+    x, full = self._input(image)
+    evidence = self.evidence(x)
+    wide = upsample(evidence, size)[0]
+    sure = (wide.softmax(0) if self.plain else wide).amax(0)
+    return predict_labels(evidence, full)[0].to(torch.uint8).cpu().numpy(), sure.float().cpu().numpy()
 
 # %% ../../nbs/api/evaluation/02_predict.ipynb #ae6a2e43
 def predictions(
     predictor: Predictor,
     split: Split,  # any split, labelled or not
     workers: int = 0,  # processes that load images
-) -> Iterator[tuple[Tensor, Tensor | None]]:  # (H, W) train ids predicted, and the label or None; both at the file's size
+) -> Iterator[
+    tuple[Tensor, Tensor | None]
+]:  # (H, W) train ids predicted, and the label or None; both at the file's size
     "Predict a split, image by image, in its order; where several processes do, each predicts its share."
     loader = eval_loader(split, predictor.size, predictor.mode, num_workers=workers, rank=rank(), world=world())
-    for item, (x, *label) in zip(split.items[rank()::world()], loader):
+    for item, (x, *label) in zip(split.items[rank() :: world()], loader):
         size = label[0].shape[-2:] if label else image_size(item.image)
         yield predict_labels(predictor.evidence(x), size)[0], (label[0][0] if label else None)
 
@@ -189,34 +221,54 @@ def image_miou(
     present = matrix.sum(1).nonzero().flatten().tolist()
     return round(mean_iou(matrix, present), 4) if present else None
 
-
+# %% ../../nbs/api/evaluation/02_predict.ipynb #3fc951ef
 def evaluate(
     predictor: Predictor,
     split: Split,  # what to predict
     save: str | Path | None = None,  # folder for label maps and pictures, see `save_prediction`
     workers: int = 0,  # processes that load images
-) -> dict:  # domain, split, images; with labels also how many were scored, those of `metrics.scores`, `protocols`, `matrix` (C, C), and `images_miou` by image name
+    # domain, split, images; with labels also how many were scored, those of `metrics.scores`, `protocols`, `matrix`
+    # (C, C), and `images_miou` by image name
+) -> dict:
     "Scores of a network on a split; a ValueError where their classes differ."
     if split.classes.names != predictor.classes.names:
-        raise ValueError(f"the network predicts {predictor.classes.name}, the split is labelled in {split.classes.name}: load it with classes={predictor.classes.name!r}")
+        raise ValueError(
+            f"the network predicts {predictor.classes.name}, the split is labelled in "
+            f"{split.classes.name}: load it with classes={predictor.classes.name!r}"
+        )
     matrix, each, names = 0, {}, image_names(split)
-    for name, (pred, label) in zip(names[rank()::world()], predictions(predictor, split, workers)):
-        if save: save_prediction(Path(save), name, pred.cpu().numpy().astype(np.uint8), split.classes)
-        if label is None: continue
+    for name, (pred, label) in zip(names[rank() :: world()], predictions(predictor, split, workers)):
+        if save:
+            save_prediction(Path(save), name, pred.cpu().numpy().astype(np.uint8), split.classes)
+        if label is None:
+            continue
         counts = confusion_matrix(pred, label, len(split.classes)).cpu()
         matrix, each[name] = matrix + counts, image_miou(counts)
     matrices, parts = zip(*all_gather((matrix, each)))
     matrix, each = sum(matrices), {name: part[name] for name in names for part in parts if name in part}
     out = dict(domain=split.name, split=split.split, images=len(split))
-    if not each: return out
-    protocols = {name: protocol_miou(matrix, split.classes, name) for name, c in CLASS_SETS.items() if set(c.names) < set(split.classes.names)}
-    return {**out, "scored": len(each), **scores(matrix, split.classes), "protocols": protocols, "matrix": matrix.tolist(), "images_miou": each}
+    if not each:
+        return out
+    protocols = {
+        name: protocol_miou(matrix, split.classes, name)
+        for name, c in CLASS_SETS.items()
+        if set(c.names) < set(split.classes.names)
+    }
+    return {
+        **out,
+        "scored": len(each),
+        **scores(matrix, split.classes),
+        "protocols": protocols,
+        "matrix": matrix.tolist(),
+        "images_miou": each,
+    }
 
-
+# %% ../../nbs/api/evaluation/02_predict.ipynb #56823a0f
 def image_names(split: Split) -> list[str]:
     "A name for each image: its stem, or where two cameras or domains share stems, its path below what they have in common."
     stems = [i.image.stem for i in split.items]
-    if len(set(stems)) == len(stems): return stems
+    if len(set(stems)) == len(stems):
+        return stems
     root = os.path.commonpath([i.image.parent for i in split.items])
     return ["_".join(i.image.relative_to(root).with_suffix("").parts) for i in split.items]
 
@@ -231,4 +283,5 @@ def save_prediction(
     ids = CITYSCAPES_IDS.decode(pred, classes) if set(classes.names) <= set(CITYSCAPES_IDS.ids.values()) else pred
     for kind, picture in (("labels", ids), ("colour", classes.colourise(pred))):
         (folder / kind).mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder / kind / f"{name}.png") as part: Image.fromarray(picture).save(part, format="png")
+        with atomic_write(folder / kind / f"{name}.png") as part:
+            Image.fromarray(picture).save(part, format="png")

@@ -19,6 +19,7 @@ from ..networks.deeplab import frozen_statistics, unmoved_statistics
 from ..networks.discriminator import Discriminator
 from ..networks.losses import GANS, SOURCE, adversarial_loss, discriminator_loss, upsample
 from ..networks.optimisers import discriminator_optimiser
+from fastcore.basics import patch
 
 # %% ../../nbs/api/methods/00_adversarial.ipynb #bba0c25c
 def probabilities(
@@ -31,6 +32,7 @@ def probabilities(
 # %% ../../nbs/api/methods/00_adversarial.ipynb #53ac1688
 class TargetCallback(Callback):
     "Owns the target's loader; a method subclasses it and calls `target_pass` in `after_backward`."
+
     order, run_valid = 20, False
 
     def __init__(
@@ -38,27 +40,50 @@ class TargetCallback(Callback):
         target: DrawLoader,  # endless batches `(image,)` of the target; one epoch as long as the source's
     ):
         self.target, self.source_pass = target, ExitStack()
-        self.modules: dict[str, nn.Module] = {}  # what else is trained: saved with checkpoint and run, under these names
+        self.modules: dict[
+            str, nn.Module
+        ] = {}  # what else is trained: saved with checkpoint and run, under these names
         self.optimisers: list = []  # of the modules: scheduled, saved and loaded, but stepped by the method itself
-        self.losses: dict[str, Tensor] = {}  # of the last batch, for the history: loss_adv1, loss_adv2, loss_D1, loss_D2
+        self.losses: dict[
+            str, Tensor
+        ] = {}  # of the last batch, for the history: loss_adv1, loss_adv2, loss_D1, loss_D2
 
-    def before_train(self): self.batches = iter(self.target.set_epoch(self.epoch))
+# %% ../../nbs/api/methods/00_adversarial.ipynb #da5a8763
+@patch
+def before_train(self: TargetCallback):
+    self.batches = iter(self.target.set_epoch(self.epoch))
 
-    def before_batch(self):
-        if self.model.bn_stats == "target": self.source_pass.enter_context(unmoved_statistics(self.model))
 
-    def after_pred(self): self.source_pass.close()
+@patch
+def before_batch(self: TargetCallback):
+    if self.model.bn_stats == "target":
+        self.source_pass.enter_context(unmoved_statistics(self.model))
 
-    def target_pass(self) -> tuple[tuple[Tensor | None, Tensor], tuple[int, int]]:  # logits of both levels, (height, width) of the image
-        "The network on the next target batch."
-        x, = to_device(next(self.batches), self.x.device)
-        with frozen_statistics(self.model) if self.model.bn_stats == "source" else nullcontext(): return self.model(x), x.shape[-2:]
 
-    def after_train(self): self.batches = None
+@patch
+def after_pred(self: TargetCallback):
+    self.source_pass.close()
 
-    def after_cancel_fit(self):
-        self.source_pass.close()
-        self.batches = None
+
+@patch
+def target_pass(
+    self: TargetCallback,
+) -> tuple[tuple[Tensor | None, Tensor], tuple[int, int]]:  # logits of both levels, (height, width) of the image
+    "The network on the next target batch."
+    (x,) = to_device(next(self.batches), self.x.device)
+    with frozen_statistics(self.model) if self.model.bn_stats == "source" else nullcontext():
+        return self.model(x), x.shape[-2:]
+
+
+@patch
+def after_train(self: TargetCallback):
+    self.batches = None
+
+
+@patch
+def after_cancel_fit(self: TargetCallback):
+    self.source_pass.close()
+    self.batches = None
 
 # %% ../../nbs/api/methods/00_adversarial.ipynb #954d6163
 class AdaptStatistics(TargetCallback):
@@ -66,10 +91,14 @@ class AdaptStatistics(TargetCallback):
 
     def before_fit(self):
         if self.model.bn_stats not in ("both", "target"):
-            raise ValueError(f"bn_stats: expected both or target, found {self.model.bn_stats}: the target must be allowed to move the statistics")
+            raise ValueError(
+                f"bn_stats: expected both or target, found {self.model.bn_stats}: the target must be allowed "
+                f"to move the statistics"
+            )
 
     @torch.no_grad()
-    def after_backward(self): self.target_pass()
+    def after_backward(self):
+        self.target_pass()
 
 # %% ../../nbs/api/methods/00_adversarial.ipynb #995b86ac
 class AdversarialAdaptation(TargetCallback):
@@ -89,34 +118,48 @@ class AdversarialAdaptation(TargetCallback):
     ):
         super().__init__(target)
         check_choice("gan", gan, GANS)
-        if min(lambda_adv) < 0: raise ValueError(f"lambda_adv: expected values >= 0, found {lambda_adv}")
+        if min(lambda_adv) < 0:
+            raise ValueError(f"lambda_adv: expected values >= 0, found {lambda_adv}")
         self.lambda_adv, self.gan, self.accumulate = lambda_adv, gan, accumulate
         self.discriminators = nn.ModuleList(Discriminator(n_classes, width, precision) for _ in lambda_adv)
         self.modules = {"discriminators": self.discriminators}
         self.optimisers = [discriminator_optimiser(d, lr, betas) for d in self.discriminators]
 
-    def before_fit(self):
-        if len(self.lambda_adv) != self.model.levels:
-            raise ValueError(f"lambda_adv: expected {self.model.levels} values, one for each level of the network; found {self.lambda_adv}")
-        self.discriminators.to(next(self.model.parameters()).device).train()
+# %% ../../nbs/api/methods/00_adversarial.ipynb #76630746
+@patch
+def before_fit(self: AdversarialAdaptation):
+    if len(self.lambda_adv) != self.model.levels:
+        raise ValueError(
+            f"lambda_adv: expected {self.model.levels} values, one for each level of the network; found "
+            f"{self.lambda_adv}"
+        )
+    self.discriminators.to(next(self.model.parameters()).device).train()
 
-    def after_backward(self):
-        target = probabilities(*self.target_pass())
-        source = probabilities([None if p is None else p.detach() for p in self.pred], self.x.shape[-2:])
-        first = 3 - len(target)  # a single level is conv5, number 2
-        torch.autograd.backward(target, [self._play(first + i, s, t) for i, (s, t) in enumerate(zip(source, target))])
 
-    def _play(self, level, source, target) -> Tensor:  # gradient of the target's probabilities
-        "Steps 2 and 3 at one level; the discriminator looks at the target once and is judged by it in both."
-        i, target = level - 3, target.detach().requires_grad_()
-        discriminator, weight = self.discriminators[i], self.lambda_adv[i]
-        verdict = discriminator(target)
-        fooled = adversarial_loss(verdict, SOURCE, self.gan)
-        pull, = torch.autograd.grad(weight * fooled / self.accumulate, target, retain_graph=True)
-        told = discriminator_loss(discriminator(source), verdict, self.gan)
-        (told / self.accumulate).backward(inputs=list(discriminator.parameters()))
-        self.losses.update({f"loss_adv{level}": fooled.detach(), f"loss_D{level}": told.detach()})
-        return pull
+@patch
+def after_backward(self: AdversarialAdaptation):
+    target = probabilities(*self.target_pass())
+    source = probabilities([None if p is None else p.detach() for p in self.pred], self.x.shape[-2:])
+    first = 3 - len(target)  # a single level is conv5, number 2
+    torch.autograd.backward(target, [self._play(first + i, s, t) for i, (s, t) in enumerate(zip(source, target))])
 
-    def after_step(self):
-        for opt in self.optimisers: opt.step(); opt.zero_grad()
+
+@patch
+def _play(self: AdversarialAdaptation, level, source, target) -> Tensor:  # gradient of the target's probabilities
+    "Steps 2 and 3 at one level; the discriminator looks at the target once and is judged by it in both."
+    i, target = level - 3, target.detach().requires_grad_()
+    discriminator, weight = self.discriminators[i], self.lambda_adv[i]
+    verdict = discriminator(target)
+    fooled = adversarial_loss(verdict, SOURCE, self.gan)
+    (pull,) = torch.autograd.grad(weight * fooled / self.accumulate, target, retain_graph=True)
+    told = discriminator_loss(discriminator(source), verdict, self.gan)
+    (told / self.accumulate).backward(inputs=list(discriminator.parameters()))
+    self.losses.update({f"loss_adv{level}": fooled.detach(), f"loss_D{level}": told.detach()})
+    return pull
+
+
+@patch
+def after_step(self: AdversarialAdaptation):
+    for opt in self.optimisers:
+        opt.step()
+        opt.zero_grad()

@@ -16,10 +16,12 @@ from torch.utils.checkpoint import checkpoint
 
 from ..base.checks import check_choice
 from .winograd import WinogradConv2d
+from fastcore.basics import patch
 
 # %% ../../nbs/api/networks/01_deeplab.ipynb #7dc71192
 def conv_bn(
-    n_in: int, n_out: int,  # channels in and out
+    n_in: int,
+    n_out: int,  # channels in and out
     kernel: int = 3,  # kernel size in pixels, 1 or 3
     stride: int = 1,  # stride in pixels
     dilation: int = 1,  # dilation, also the padding of a 3x3
@@ -32,6 +34,7 @@ def conv_bn(
 # %% ../../nbs/api/networks/01_deeplab.ipynb #17090f67
 class BasicBlock(nn.Module):
     "Two 3x3 convolutions around a shortcut (He et al. 2016, figure 5)."
+
     expansion = 1
 
     def __init__(self, n_in, planes, stride=1, dilation=1, downsample=None, stride_in_3x3=False):
@@ -48,6 +51,7 @@ class BasicBlock(nn.Module):
 
 class Bottleneck(nn.Module):
     "1x1, dilated 3x3, 1x1 around a shortcut (He et al. 2016, figure 5)."
+
     expansion = 4
 
     def __init__(self, n_in, planes, stride=1, dilation=1, downsample=None, stride_in_3x3=False):
@@ -76,7 +80,8 @@ class ASPP(nn.Module):
         branches: int = 4,  # how many of them are summed: 4 is the paper, 2 the reference code
     ):
         super().__init__()
-        if not 1 <= branches <= len(dilations): raise ValueError(f"expected 1 to {len(dilations)} branches, found {branches}")
+        if not 1 <= branches <= len(dilations):
+            raise ValueError(f"expected 1 to {len(dilations)} branches, found {branches}")
         self.branches = branches
         self.conv2d_list = nn.ModuleList(nn.Conv2d(n_in, n_classes, 3, padding=d, dilation=d) for d in dilations)
         for conv in self.conv2d_list:
@@ -87,8 +92,9 @@ class ASPP(nn.Module):
         self,
         x: Tensor,  # (N, n_in, h, w)
     ) -> Tensor:  # (N, n_classes, h, w) logits
-        convs, size = self.conv2d_list[:self.branches], x.shape[-2:]
-        # 3x3 with few outputs is slow: one 1x1 for all taps of all branches, then each tap is shifted to its place and added.
+        convs, size = self.conv2d_list[: self.branches], x.shape[-2:]
+        # 3x3 with few outputs is slow: one 1x1 for all taps of all branches, then each tap is shifted to its place and
+        # added.
         weight = torch.stack([c.weight for c in convs]).flip(3, 4).permute(0, 1, 3, 4, 2).flatten(0, 3)
         taps = F.conv2d(x, weight[:, :, None, None]).to(weight.dtype).flatten(2).chunk(len(convs), 1)
         return sum(F.fold(t, size, 3, c.dilation, c.padding) + c.bias[:, None, None] for t, c in zip(taps, convs))
@@ -101,10 +107,13 @@ BN_STATS = ("both", "source", "target", "frozen")
 def frozen_statistics(model: nn.Module):
     "Inside, every batch norm uses its running statistics and leaves them alone."
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
-    for m in norms: m.training = False
-    try: yield
+    for m in norms:
+        m.training = False
+    try:
+        yield
     finally:
-        for m in norms: m.training = True
+        for m in norms:
+            m.training = True
 
 
 @contextmanager
@@ -112,21 +121,25 @@ def unmoved_statistics(module: nn.Module):
     "Inside, batch statistics normalise but do not move the running ones (for a second forward of the same batch)."
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
     before = [(m, m.momentum, m.num_batches_tracked.clone()) for m in norms]
-    for m in norms: m.momentum = 0.
-    try: yield
+    for m in norms:
+        m.momentum = 0.0
+    try:
+        yield
     finally:
         for m, momentum, count in before:
             m.momentum = momentum
             m.num_batches_tracked.copy_(count)
 
-
+# %% ../../nbs/api/networks/01_deeplab.ipynb #ff974906
 def second_forward(module: nn.Module):
     "A context for forwarding the same batch again later: batch norms in the mode that they are in now, statistics unmoved."
     was_frozen = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and not m.training]
 
     @contextmanager
     def again():
-        with frozen_statistics(nn.ModuleList(was_frozen)), unmoved_statistics(module): yield
+        with frozen_statistics(nn.ModuleList(was_frozen)), unmoved_statistics(module):
+            yield
+
     return again()
 
 # %% ../../nbs/api/networks/01_deeplab.ipynb #38e7ac30
@@ -149,8 +162,10 @@ class DeepLabV2(nn.Module):
         checkpointing: bool = False,  # trade time for memory
     ):
         super().__init__()
-        check_choice("levels", levels, (1, 2)); check_choice("output_stride", output_stride, (8, 16))
-        check_choice("bn_stats", bn_stats, BN_STATS); check_choice("precision", precision, ("fp32", "bf16"))
+        check_choice("levels", levels, (1, 2))
+        check_choice("output_stride", output_stride, (8, 16))
+        check_choice("bn_stats", bn_stats, BN_STATS)
+        check_choice("precision", precision, ("fp32", "bf16"))
         self.levels, self.bn_stats, self.precision, self.checkpointing = levels, bn_stats, precision, checkpointing
         self.n_classes, self.stride_in_3x3, self.channels = n_classes, stride_in_3x3, width
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
@@ -160,53 +175,72 @@ class DeepLabV2(nn.Module):
         for i, (n, (stride, dilation)) in enumerate(zip(layers, ((1, 1), (2, 1), *dense))):
             setattr(self, f"layer{i + 1}", self._stage(block, width * 2**i, n, stride, dilation))
         dilations = tuple(d * 8 // output_stride for d in (6, 12, 18, 24))  # the same reach in image pixels
-        if levels == 2: self.layer5 = ASPP(4 * width * block.expansion, n_classes, dilations, branches)
+        if levels == 2:
+            self.layer5 = ASPP(4 * width * block.expansion, n_classes, dilations, branches)
         self.layer6 = ASPP(8 * width * block.expansion, n_classes, dilations, branches)
         self._init_weights(bn_affine)
-
-    def _stage(self, block, planes, n, stride, dilation):
-        out, shortcut = planes * block.expansion, None
-        if stride != 1 or self.channels != out or dilation > 1:
-            shortcut = nn.Sequential(*conv_bn(self.channels, out, 1, stride))
-        first = block(self.channels, planes, stride, dilation, shortcut, self.stride_in_3x3)
-        self.channels = out
-        return nn.Sequential(first, *(block(out, planes, 1, dilation) for _ in range(n - 1)))
-
-    def _init_weights(self, bn_affine):
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d) and m.bias is None: nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
-            if isinstance(m, nn.BatchNorm2d): m.requires_grad_(bn_affine)
 
     def train(self, mode: bool = True):
         "As `nn.Module.train`; frozen batch norms stay in evaluation mode."
         super().train(mode)
         if self.bn_stats == "frozen":
             for m in self.modules():
-                if isinstance(m, nn.BatchNorm2d): m.training = False
+                if isinstance(m, nn.BatchNorm2d):
+                    m.training = False
         return self
 
-    def _run(self, stage, x):
-        if not (self.checkpointing and torch.is_grad_enabled()): return stage(x)
-        for block in stage:
-            x = checkpoint(block, x, use_reentrant=False, context_fn=lambda b=block: (nullcontext(), second_forward(b)))
-        return x
+# %% ../../nbs/api/networks/01_deeplab.ipynb #47074008
+@patch
+def _stage(self: DeepLabV2, block, planes, n, stride, dilation):
+    out, shortcut = planes * block.expansion, None
+    if stride != 1 or self.channels != out or dilation > 1:
+        shortcut = nn.Sequential(*conv_bn(self.channels, out, 1, stride))
+    first = block(self.channels, planes, stride, dilation, shortcut, self.stride_in_3x3)
+    self.channels = out
+    return nn.Sequential(first, *(block(out, planes, 1, dilation) for _ in range(n - 1)))
 
-    def _logits(self, x):
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        conv4 = self._run(self.layer3, self._run(self.layer2, self._run(self.layer1, x)))
-        conv5 = self._run(self.layer4, conv4)
-        return (self.layer5(conv4) if self.levels == 2 else None), self.layer6(conv5)
 
-    def forward(
-        self,
-        x: Tensor,  # (N, 3, H, W) preprocessed image
-    ) -> tuple[Tensor | None, Tensor]:  # logits (N, C, ~H/stride, ~W/stride) of conv4 and conv5
-        x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self._logits(x)
+@patch
+def _init_weights(self: DeepLabV2, bn_affine):
+    for m in self.modules():
+        if isinstance(m, nn.Conv2d) and m.bias is None:
+            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        if isinstance(m, nn.BatchNorm2d):
+            m.requires_grad_(bn_affine)
+
+
+@patch
+def _run(self: DeepLabV2, stage, x):
+    if not (self.checkpointing and torch.is_grad_enabled()):
+        return stage(x)
+    for block in stage:
+        x = checkpoint(block, x, use_reentrant=False, context_fn=lambda b=block: (nullcontext(), second_forward(b)))
+    return x
+
+
+@patch
+def _logits(self: DeepLabV2, x):
+    x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+    conv4 = self._run(self.layer3, self._run(self.layer2, self._run(self.layer1, x)))
+    conv5 = self._run(self.layer4, conv4)
+    return (self.layer5(conv4) if self.levels == 2 else None), self.layer6(conv5)
+
+# %% ../../nbs/api/networks/01_deeplab.ipynb #396ddd3b
+@patch
+def forward(
+    self: DeepLabV2,
+    x: Tensor,  # (N, 3, H, W) preprocessed image
+) -> tuple[Tensor | None, Tensor]:  # logits (N, C, ~H/stride, ~W/stride) of conv4 and conv5
+    x = x.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        return self._logits(x)
 
 # %% ../../nbs/api/networks/01_deeplab.ipynb #03d98c37
-BACKBONES = {"resnet18": (BasicBlock, (2, 2, 2, 2)), "resnet50": (Bottleneck, (3, 4, 6, 3)), "resnet101": (Bottleneck, (3, 4, 23, 3))}
+BACKBONES = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+}
 
 
 def deeplab(

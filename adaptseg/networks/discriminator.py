@@ -30,6 +30,7 @@ class Discriminator(nn.Module):
         p: Tensor,  # (N, C, H, W) probabilities, H and W at least 32
     ) -> Tensor:  # (N, 1, H/32, W/32) logits, float
         with torch.autocast(p.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            for conv in (self.conv1, self.conv2, self.conv3, self.conv4): p = self.act(conv(p))
+            for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+                p = self.act(conv(p))
             p = self.classifier(p)
         return p.float() if self.precision == "bf16" else p

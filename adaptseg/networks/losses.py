@@ -37,11 +37,13 @@ def segmentation_loss(
 
 class _CrossEntropy(torch.autograd.Function):
     "The sum over labelled pixels; overwrites the logits with their log-softmax, and that with their gradient: there is one map of all classes."
+
     BAND = 2**20  # numbers of the map that are copied at a time
 
     @staticmethod
     def forward(ctx, logits, label):
-        for band in logits.split(max(1, _CrossEntropy.BAND // logits[:, :, 0].numel()), 2): band.copy_(band.log_softmax(1))
+        for band in logits.split(max(1, _CrossEntropy.BAND // logits[:, :, 0].numel()), 2):
+            band.copy_(band.log_softmax(1))
         ctx.save_for_backward(logits, label)
         return F.nll_loss(logits, label, ignore_index=IGNORE, reduction="sum")
 
@@ -50,7 +52,9 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx, gradient):
         log_p, label = ctx.saved_tensors
         weight = ((label != IGNORE) * gradient).unsqueeze(1)
-        return log_p.exp_().mul_(weight).scatter_add_(1, label.clamp(max=log_p.shape[1] - 1).unsqueeze(1), -weight), None
+        return log_p.exp_().mul_(weight).scatter_add_(
+            1, label.clamp(max=log_p.shape[1] - 1).unsqueeze(1), -weight
+        ), None
 
 # %% ../../nbs/api/networks/04_losses.ipynb #6d76bb5e
 class SegmentationLoss(nn.Module):
@@ -61,7 +65,8 @@ class SegmentationLoss(nn.Module):
         lambda_seg: float = 0.1,  # weight of the conv4 level, >= 0
     ):
         super().__init__()
-        if lambda_seg < 0: raise ValueError(f"lambda_seg: expected >= 0, found {lambda_seg}")
+        if lambda_seg < 0:
+            raise ValueError(f"lambda_seg: expected >= 0, found {lambda_seg}")
         self.lambda_seg, self.parts, self.n_unlabelled, self._warned = lambda_seg, {}, 0, 0
 
     def forward(
@@ -75,20 +80,23 @@ class SegmentationLoss(nn.Module):
         if conv4 is not None:
             seg1 = segmentation_loss(conv4, label)
             loss, self.parts["loss_seg1"] = seg2 + self.lambda_seg * seg1, seg1.detach()
-        if torch.is_grad_enabled(): self.n_unlabelled = self.n_unlabelled + (label == IGNORE).all()
+        if torch.is_grad_enabled():
+            self.n_unlabelled = self.n_unlabelled + (label == IGNORE).all()
         return loss
 
     def check_labels(self) -> int:  # batches without a labelled pixel so far
         "Warn when new unlabelled batches came in since the last call."
         n = int(self.n_unlabelled)
         if n > self._warned:
-            warnings.warn(f"{n} training batches so far held no labelled pixel and taught nothing: "
-                          "are the label ids those of the domain's id table, and the labels not all 255?")
+            warnings.warn(
+                f"{n} training batches so far held no labelled pixel and taught nothing: "
+                "are the label ids those of the domain's id table, and the labels not all 255?"
+            )
         self._warned = n
         return n
 
 # %% ../../nbs/api/networks/04_losses.ipynb #65dc4573
-SOURCE, TARGET = 0., 1.  # the discriminator's labels, as in the reference code
+SOURCE, TARGET = 0.0, 1.0  # the discriminator's labels, as in the reference code
 GANS = {"vanilla": F.binary_cross_entropy_with_logits, "ls": F.mse_loss}
 
 
@@ -100,6 +108,8 @@ def adversarial_loss(
     "How far a discriminator's verdict is from `domain` (Tsai et al. 2018, equations 1 and 4)."
     check_choice("gan", gan, GANS)
     return GANS[gan](verdict, torch.full_like(verdict, domain))
+
+
 CHANCE = {"vanilla": math.log(2), "ls": 0.25}  # loss of a discriminator that cannot tell
 HEALTHY = {gan: (0.2 * c / math.log(2), 0.5 * c / math.log(2)) for gan, c in CHANCE.items()}
 

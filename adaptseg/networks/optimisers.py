@@ -24,8 +24,10 @@ def update_multiplicity(
     "How many modules contain a weight, counted below the network's top level; heads and stem count once."
     count = defaultdict(int)
     for name, module in model.named_modules():
-        if not name: continue
-        for key, p in module.named_parameters(prefix=name): count[key] += p.requires_grad
+        if not name:
+            continue
+        for key, p in module.named_parameters(prefix=name):
+            count[key] += p.requires_grad
     return {k: 1 if k.startswith(HEADS) else n for k, n in count.items() if n}
 
 # %% ../../nbs/api/networks/05_optimisers.ipynb #0b7f5c45
@@ -39,16 +41,19 @@ class RepeatedSGD(torch.optim.SGD):
         try:
             for r in range(max(g["repeats"] for g in groups)):
                 self.param_groups = [g for g in groups if g["repeats"] > r]
-                for p in {p for g in self.param_groups for p in g["params"]} & first: self.state.pop(p, None)
+                for p in {p for g in self.param_groups for p in g["params"]} & first:
+                    self.state.pop(p, None)
                 super().step()
-        finally: self.param_groups = groups
+        finally:
+            self.param_groups = groups
 
 # %% ../../nbs/api/networks/05_optimisers.ipynb #c83d9e7d
 class NumericOptimWrapper(OptimWrapper):
     "fastai's wrapper of a PyTorch optimiser, with the hyper-parameters that are numbers."
 
     @property
-    def hypers(self): return [{k: v for k, v in h.items() if isinstance(v, (int, float))} for h in super().hypers]
+    def hypers(self):
+        return [{k: v for k, v in h.items() if isinstance(v, (int, float))} for h in super().hypers]
 
 
 def network_optimiser(
@@ -63,19 +68,27 @@ def network_optimiser(
     "SGD with momentum for the network (Tsai et al. 2018, section 4.3), or AdamW."
     count, groups = update_multiplicity(model), defaultdict(list)
     for k, p in model.named_parameters():
-        if p.requires_grad: groups[k.startswith(HEADS), count[k] if repeated else 1].append(p)
-    groups = [dict(params=ps, lr=r, initial_lr=r, repeats=n) for (head, n), ps in groups.items() for r in [lr * (head_factor if head else 1)]]
-    if kind == "adamw": return NumericOptimWrapper(opt=torch.optim.AdamW(groups, betas=(momentum, 0.999), weight_decay=weight_decay))
+        if p.requires_grad:
+            groups[k.startswith(HEADS), count[k] if repeated else 1].append(p)
+    groups = [
+        dict(params=ps, lr=r, initial_lr=r, repeats=n)
+        for (head, n), ps in groups.items()
+        for r in [lr * (head_factor if head else 1)]
+    ]
+    if kind == "adamw":
+        return NumericOptimWrapper(opt=torch.optim.AdamW(groups, betas=(momentum, 0.999), weight_decay=weight_decay))
     return NumericOptimWrapper(opt=RepeatedSGD(groups, momentum=momentum, weight_decay=weight_decay))
 
-
+# %% ../../nbs/api/networks/05_optimisers.ipynb #28c90282
 def discriminator_optimiser(
     model: nn.Module,  # a discriminator
     lr: float = 1e-4,  # learning rate
     betas: tuple[float, float] = (0.9, 0.99),
 ) -> OptimWrapper:
     "Adam for a discriminator (Tsai et al. 2018, section 4.3)."
-    return NumericOptimWrapper(opt=torch.optim.Adam([dict(params=list(model.parameters()), initial_lr=lr)], lr=lr, betas=betas))
+    return NumericOptimWrapper(
+        opt=torch.optim.Adam([dict(params=list(model.parameters()), initial_lr=lr)], lr=lr, betas=betas)
+    )
 
 # %% ../../nbs/api/networks/05_optimisers.ipynb #37d6bb20
 def poly(
@@ -84,7 +97,7 @@ def poly(
     power: float = 0.9,
 ) -> float:  # factor on the initial learning rate, 1 to 0
     "The poly schedule (Chen et al. 2018, section 4.1)."
-    return max(0., 1 - i / num_steps) ** power
+    return max(0.0, 1 - i / num_steps) ** power
 
 # %% ../../nbs/api/networks/05_optimisers.ipynb #e6c741a3
 def all_optimisers(learn) -> list[OptimWrapper]:
@@ -99,6 +112,7 @@ def train_step(learn) -> int:
 
 class PolySchedule(Callback):
     "Sets every optimiser's learning rate before each batch (Chen et al. 2018, section 4.1)."
+
     order, run_valid = 15, False
 
     def __init__(
@@ -107,9 +121,11 @@ class PolySchedule(Callback):
         power: float = 0.9,
         accumulate: int = 1,  # batches in one optimiser step
     ):
-        if num_steps < 1: raise ValueError(f"num_steps: expected at least 1, found {num_steps}")
+        if num_steps < 1:
+            raise ValueError(f"num_steps: expected at least 1, found {num_steps}")
         self.num_steps, self.power, self.accumulate = num_steps, power, accumulate
 
     def before_batch(self):
         factor = poly(train_step(self.learn) // self.accumulate, self.num_steps, self.power)
-        for opt in all_optimisers(self.learn): opt.set_hypers(lr=[h["initial_lr"] * factor for h in opt.hypers])
+        for opt in all_optimisers(self.learn):
+            opt.set_hypers(lr=[h["initial_lr"] * factor for h in opt.hypers])

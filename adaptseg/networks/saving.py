@@ -25,7 +25,11 @@ def network_arguments(
 ) -> dict:
     "The arguments of `build_network` that a configuration means."
     names = ("backbone", "width", "levels", "output_stride", "bn_stats", "bn_affine", "checkpointing")
-    return {**{k: getattr(cfg, k) for k in names}, "branches": cfg.aspp_branches or 4, "stride_in_3x3": cfg.preprocessing != "caffe"}
+    return {
+        **{k: getattr(cfg, k) for k in names},
+        "branches": cfg.aspp_branches or 4,
+        "stride_in_3x3": cfg.preprocessing != "caffe",
+    }
 
 
 def write_tensors(
@@ -34,7 +38,8 @@ def write_tensors(
     head: dict,  # what is needed to use them, JSON-serialisable
 ) -> None:
     "Write tensors with a header, all or nothing."
-    with atomic_write(path) as part: save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"adaptseg": json.dumps(head)})
+    with atomic_write(path) as part:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"adaptseg": json.dumps(head)})
 
 
 def read_tensors(
@@ -42,15 +47,20 @@ def read_tensors(
     device: torch.device | str = "cpu",
 ) -> tuple[dict[str, Tensor], dict]:  # tensors (...) of any shape by name, and header
     "What `write_tensors` wrote; reading runs no code."
-    if not Path(path).is_file(): raise FileNotFoundError(f"there is no weight file {path}; give a finished run's folder or its weights.safetensors")
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"there is no weight file {path}; give a finished run's folder or its weights.safetensors"
+        )
     try:
         with safe_open(path, "pt", device=str(device)) as f:
             head, state = (f.metadata() or {}).get("adaptseg"), {k: f.get_tensor(k) for k in f.keys()}
-    except Exception as e: raise ValueError(f"{path} is no readable safetensors file ({e}); was it copied completely?") from None
-    if head is None: raise ValueError(f"{path} does not say how its network is built: expected a file that adaptseg wrote")
+    except Exception as e:
+        raise ValueError(f"{path} is no readable safetensors file ({e}); was it copied completely?") from None
+    if head is None:
+        raise ValueError(f"{path} does not say how its network is built: expected a file that adaptseg wrote")
     return state, json.loads(head)
 
-
+# %% ../../nbs/api/networks/06_saving.ipynb #c569c1f9
 def save_network(
     path: Path,  # .safetensors file
     model: DeepLabV2,
@@ -58,8 +68,13 @@ def save_network(
     classes: ClassSet,  # what the logits mean
 ):
     "Write weights and all that is needed to use them."
-    head = dict(network=network_arguments(cfg), preprocessing=cfg.preprocessing, target_size=cfg.target_size, source_size=cfg.source_size,
-                classes=dict(name=classes.name, names=classes.names, colours=classes.colours, groups=classes.groups))
+    head = dict(
+        network=network_arguments(cfg),
+        preprocessing=cfg.preprocessing,
+        target_size=cfg.target_size,
+        source_size=cfg.source_size,
+        classes=dict(name=classes.name, names=classes.names, colours=classes.colours, groups=classes.groups),
+    )
     write_tensors(path, model.state_dict(), head)
 
 
@@ -69,7 +84,8 @@ def load_network(
 ) -> tuple[DeepLabV2, ClassSet, dict]:  # network in evaluation mode, its classes, the header
     "Build the network that a weight file describes."
     state, head = read_tensors(path, device)
-    if "network" not in head: raise ValueError(f"{path} holds no segmentation network with classes: expected a run's weights.safetensors")
+    if "network" not in head:
+        raise ValueError(f"{path} holds no segmentation network with classes: expected a run's weights.safetensors")
     c = head["classes"]
     classes = ClassSet(c["name"], tuple(c["names"]), tuple(map(tuple, c["colours"])), c["groups"])
     model = build_network(n_classes=len(classes), **head["network"])

@@ -25,15 +25,17 @@ def vgg_features(
             n_out = width * min(2**stage, 8)
             layers += [WinogradConv2d(n_in, n_out, 3, padding=dilation, dilation=dilation), nn.ReLU()]
             n_in = n_out
-        if stage < 3: layers.append(nn.MaxPool2d(2, 2))
+        if stage < 3:
+            layers.append(nn.MaxPool2d(2, 2))
     for _ in range(2):
         layers += [WinogradConv2d(n_in, 16 * width, 3, padding=4, dilation=4), nn.ReLU()]
         n_in = 16 * width
     return nn.Sequential(*layers)
 
-
+# %% ../../nbs/api/networks/03_vgg.ipynb #adf0213e
 class DeepLabVGG(nn.Module):
     "DeepLab-v2 on VGG-16 (Chen et al. 2018, section 4); returns `(None, logits)` as a `DeepLabV2` of one level does."
+
     levels, bn_stats, bn_affine = 1, "frozen", False
 
     def __init__(
@@ -60,7 +62,9 @@ class DeepLabVGG(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             dear = self.checkpointing and torch.is_grad_enabled()
-            logits = self.classifier(checkpoint_sequential(self.features, 5, x, use_reentrant=False) if dear else self.features(x))
+            logits = self.classifier(
+                checkpoint_sequential(self.features, 5, x, use_reentrant=False) if dear else self.features(x)
+            )
         return None, logits
 
 # %% ../../nbs/api/networks/03_vgg.ipynb #9918f7bd
@@ -75,8 +79,10 @@ def build_network(
 ) -> nn.Module:  # DeepLabV2 or DeepLabVGG, randomly initialised, channels last
     "A segmentation network by the name of its backbone."
     check_choice("backbone", backbone, NETWORKS)
-    if backbone != "vgg16": return deeplab(backbone, n_classes, **kwargs)
+    if backbone != "vgg16":
+        return deeplab(backbone, n_classes, **kwargs)
     for k, v in VGG_OWN.items():
-        if kwargs.get(k, v) != v: raise ValueError(f"{k}: vgg16 has {v}, found {kwargs[k]}")
+        if kwargs.get(k, v) != v:
+            raise ValueError(f"{k}: vgg16 has {v}, found {kwargs[k]}")
     own = {k: v for k, v in kwargs.items() if k in ("branches", "width", "precision", "checkpointing")}
     return DeepLabVGG(n_classes, **own).to(memory_format=torch.channels_last)

@@ -31,47 +31,87 @@ def read_state(
 ) -> tuple[dict[str, Tensor], dict | None]:  # tensors (...) by name, and the kit's header if it has one
     "The tensors of a weight file; a ValueError says what else it is. Reading runs no code."
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"there is no weight file {path}; give a finished run's folder, or a .safetensors or .pth file")
-    with open(path, "rb") as f: start = f.read(512)
-    if not start: raise ValueError(f"{path} is empty; was it copied or downloaded completely?")
-    if re.match(rb"\s*<(!doctype|html|head|\?xml)", start, re.I): raise ValueError(f"{path} is a web page, not a weight file: the link answered with a page of errors or consent; open it in a browser")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no weight file {path}; give a finished run's folder, or a .safetensors or .pth file"
+        )
+    with open(path, "rb") as f:
+        start = f.read(512)
+    if not start:
+        raise ValueError(f"{path} is empty; was it copied or downloaded completely?")
+    if re.match(rb"\s*<(!doctype|html|head|\?xml)", start, re.I):
+        raise ValueError(
+            f"{path} is a web page, not a weight file: the link answered with a page of errors or consent; "
+            f"open it in a browser"
+        )
     return _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), None)
 
 
 def _read_safetensors(path):
     try:
-        with safe_open(path, "pt") as f: head, state = (f.metadata() or {}).get("adaptseg"), {k: f.get_tensor(k) for k in f.keys()}
-    except Exception as e: raise ValueError(f"{path} is no readable safetensors file ({e}); was it copied completely?") from None
+        with safe_open(path, "pt") as f:
+            head, state = (f.metadata() or {}).get("adaptseg"), {k: f.get_tensor(k) for k in f.keys()}
+    except Exception as e:
+        raise ValueError(f"{path} is no readable safetensors file ({e}); was it copied completely?") from None
     return state, head and json.loads(head)
 
-
+# %% ../../nbs/api/networks/07_weights.ipynb #c0cfab68
 def _read_torch(path):
-    with open(path, "rb") as f: start = f.read(2)
-    if start not in (b"PK", *(bytes((0x80, protocol)) for protocol in range(2, 6))): raise ValueError(f"{path} is no weight file: expected what torch.save or safetensors wrote, found a file that begins with {start!r}")
-    try: found = torch.load(path, map_location="cpu", weights_only=True)
+    with open(path, "rb") as f:
+        start = f.read(2)
+    if start not in (b"PK", *(bytes((0x80, protocol)) for protocol in range(2, 6))):
+        raise ValueError(
+            f"{path} is no weight file: expected what torch.save or safetensors wrote, found a file that "
+            f"begins with {start!r}"
+        )
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
         what = re.search(r"GLOBAL [\w.]+|Unsupported operand \d+", str(e))
-        raise ValueError(f"{path} is a pickle that holds more than tensors, or is damaged, and was not run ({what[0] if what else str(e)[:150]}). Ask its author for a state dict (torch.save(model.state_dict(), ...))") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as e: raise ValueError(f"{path} is damaged or no weight file ({str(e)[:200]}); was it copied or downloaded completely?") from None
+        raise ValueError(
+            f"{path} is a pickle that holds more than tensors, or is damaged, and was not run "
+            f"({what[0] if what else str(e)[:150]}). Ask its author for a state dict "
+            f"(torch.save(model.state_dict(), ...))"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
+        raise ValueError(
+            f"{path} is damaged or no weight file ({str(e)[:200]}); was it copied or downloaded completely?"
+        ) from None
     return _state_dict(found, path)
 
 
 def _state_dict(found, path):
     "The state dict, also inside of what trainers wrap around it."
     for key in ("state_dict", "model_state_dict", "model", "net"):
-        if isinstance(found, dict) and isinstance(found.get(key), dict): return _state_dict(found[key], path)
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            return _state_dict(found[key], path)
     state = {k: v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
-    if not state: raise ValueError(f"{path} holds no weights by name: expected a state dict, found {type(found).__name__}{f' with {list(found)[:5]}' if isinstance(found, dict) else ''}")
+    if not state:
+        raise ValueError(
+            f"{path} holds no weights by name: expected a state dict, found "
+            f"{type(found).__name__}{f' with {list(found)[:5]}' if isinstance(found, dict) else ''}"
+        )
     return state
 
 # %% ../../nbs/api/networks/07_weights.ipynb #3957a48f
-KINDS = ("kit", "reference", "reference_single", "reference_vgg", "deeplab_init", "torchvision_resnet", "torchvision_vgg")
+KINDS = (
+    "kit",
+    "reference",
+    "reference_single",
+    "reference_vgg",
+    "deeplab_init",
+    "torchvision_resnet",
+    "torchvision_vgg",
+)
+
+# %% ../../nbs/api/networks/07_weights.ipynb #41005595
 DEPTHS = {2: "resnet18", 6: "resnet50", 23: "resnet101"}  # by the number of blocks of layer3
 
 
 @dataclass(frozen=True)
 class Diagnosis:
     "What a weight file is, and what it needs."
+
     path: str  # of the file
     kind: str  # one of `KINDS`
     backbone: str  # resnet18, resnet50, resnet101 or vgg16
@@ -86,9 +126,19 @@ class Diagnosis:
     head: dict | None = field(default=None, repr=False)  # the kit's header
 
     def __str__(self):
-        has = f"{self.levels} head{'s' if self.levels > 1 else ''} of {self.n_classes} classes ({self.classes.name if self.classes else 'unknown'})" if self.levels else "no head"
-        needs = f"preprocessing {self.preprocessing}" + (f", {self.aspp_branches} ASPP branches" if self.aspp_branches else "")
-        return f"{Path(self.path).name}: {self.kind}, {self.backbone} {self.width} wide, {has}; needs {needs}; {len(self.tensors)} tensors, {len(self.dropped)} not used"
+        has = (
+            f"{self.levels} head{'s' if self.levels > 1 else ''} of {self.n_classes} classes "
+            f"({self.classes.name if self.classes else 'unknown'})"
+            if self.levels
+            else "no head"
+        )
+        needs = f"preprocessing {self.preprocessing}" + (
+            f", {self.aspp_branches} ASPP branches" if self.aspp_branches else ""
+        )
+        return (
+            f"{Path(self.path).name}: {self.kind}, {self.backbone} {self.width} wide, {has}; needs "
+            f"{needs}; {len(self.tensors)} tensors, {len(self.dropped)} not used"
+        )
 
 # %% ../../nbs/api/networks/07_weights.ipynb #8e17653f
 def diagnose_state(
@@ -97,30 +147,48 @@ def diagnose_state(
     path: str = "weights",  # for messages
 ) -> Diagnosis:
     "Recognise a state dict and rename its tensors."
-    if head is not None and "network" not in head: raise ValueError(f"{path} holds no segmentation network with classes: expected a run's weights.safetensors")
+    if head is not None and "network" not in head:
+        raise ValueError(f"{path} holds no segmentation network with classes: expected a run's weights.safetensors")
     scaled = any("Scale." in k for k in state)
     state = {re.sub(r"^((module|Scale)\.)+", "", k): v for k, v in state.items()}
     kind = "kit" if head else "deeplab_init" if scaled else _kind(state, path)
     tensors, dropped = _rename(state, kind)
     _check_finite(tensors, path)
     known = _shape(tensors, path)
-    if kind == "kit": return Diagnosis(str(path), kind, tensors=tensors, dropped=dropped, head=head, **known, **_kit(head))
+    if kind == "kit":
+        return Diagnosis(str(path), kind, tensors=tensors, dropped=dropped, head=head, **known, **_kit(head))
     reference = kind.startswith("reference")
     sets = {19: CITYSCAPES19, 16: SYNTHIA16, 13: SYNTHIA13}
-    return Diagnosis(str(path), kind, tensors=tensors, dropped=dropped, **known, preprocessing="imagenet" if kind.startswith("torchvision") else "caffe",
-                     aspp_branches=2 if reference else None, classes=sets.get(known["n_classes"]) if reference else None)
+    return Diagnosis(
+        str(path),
+        kind,
+        tensors=tensors,
+        dropped=dropped,
+        **known,
+        preprocessing="imagenet" if kind.startswith("torchvision") else "caffe",
+        aspp_branches=2 if reference else None,
+        classes=sets.get(known["n_classes"]) if reference else None,
+    )
 
-
+# %% ../../nbs/api/networks/07_weights.ipynb #5354fc9d
 def _kind(state, path):
     "Whose names these are."
     has = lambda start: any(k.startswith(start) for k in state)
     resnet, vgg = "layer1.0.conv1.weight" in state and "conv1.weight" in state, "features.0.weight" in state
-    if resnet and has("layer6.conv2d_list"): return "reference"
-    if resnet and has("layer5.conv2d_list"): return "reference_single"
-    if resnet: return "torchvision_resnet"
-    if vgg and has("classifier.conv2d_list"): return "reference_vgg"
-    if vgg and "features.28.weight" in state and not has(("features.1.", "features.30.")): return "torchvision_vgg"
-    raise ValueError(f"{path} is of a network that is not known here. Known: {', '.join(KINDS)}. Its first names: {', '.join(list(state)[:4])}")
+    if resnet and has("layer6.conv2d_list"):
+        return "reference"
+    if resnet and has("layer5.conv2d_list"):
+        return "reference_single"
+    if resnet:
+        return "torchvision_resnet"
+    if vgg and has("classifier.conv2d_list"):
+        return "reference_vgg"
+    if vgg and "features.28.weight" in state and not has(("features.1.", "features.30.")):
+        return "torchvision_vgg"
+    raise ValueError(
+        f"{path} is of a network that is not known here. Known: {', '.join(KINDS)}. Its first names: "
+        f"{', '.join(list(state)[:4])}"
+    )
 
 
 def _rename(state, kind):
@@ -128,37 +196,57 @@ def _rename(state, kind):
     tensors, dropped = {}, {}
     for k, v in state.items():
         first = k.split(".")[0]
-        if first == "fc" or (kind == "torchvision_vgg" and first == "classifier"): dropped[k] = "ImageNet's classifier"
-        elif kind == "deeplab_init" and first in ("layer5", "layer6"): dropped[k] = "a head of another task"
-        elif kind == "reference_single" and first == "layer5": tensors[k.replace("layer5", "layer6", 1)] = v
-        elif kind == "torchvision_vgg" and int(k.split(".")[1]) > 23: tensors[re.sub(r"\d+", lambda m: str(int(m[0]) - 1), k, count=1)] = v  # pool4 is not here
-        else: tensors[k] = v
+        if first == "fc" or (kind == "torchvision_vgg" and first == "classifier"):
+            dropped[k] = "ImageNet's classifier"
+        elif kind == "deeplab_init" and first in ("layer5", "layer6"):
+            dropped[k] = "a head of another task"
+        elif kind == "reference_single" and first == "layer5":
+            tensors[k.replace("layer5", "layer6", 1)] = v
+        elif kind == "torchvision_vgg" and int(k.split(".")[1]) > 23:
+            tensors[re.sub(r"\d+", lambda m: str(int(m[0]) - 1), k, count=1)] = v  # pool4 is not here
+        else:
+            tensors[k] = v
     return tensors, dropped
 
-
+# %% ../../nbs/api/networks/07_weights.ipynb #8b1441fe
 def _check_finite(tensors, path):
     bad = [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]
-    if bad: raise ValueError(f"{path} holds values that are no numbers, in {len(bad)} tensors such as {bad[0]}: it was saved after its training broke")
+    if bad:
+        raise ValueError(
+            f"{path} holds values that are no numbers, in {len(bad)} tensors such as {bad[0]}: it was "
+            f"saved after its training broke"
+        )
 
 # %% ../../nbs/api/networks/07_weights.ipynb #cbb7898b
 def _shape(tensors, path) -> dict:
     "Backbone, width, heads and classes by the shapes."
     heads = [h for h in HEADS if f"{h}.conv2d_list.0.weight" in tensors]
     n = {len(v) for k, v in tensors.items() if k.startswith(HEADS)}
-    if len(n) > 1: raise ValueError(f"{path}: expected heads of one class count, found {', '.join(map(str, sorted(n)))}")
+    if len(n) > 1:
+        raise ValueError(f"{path}: expected heads of one class count, found {', '.join(map(str, sorted(n)))}")
     found = dict(n_classes=n.pop() if n else None, levels=len(heads) or None)
-    if "features.0.weight" in tensors: return dict(backbone="vgg16", width=len(tensors["features.0.weight"]), **found)
-    try: width, depth = len(tensors["conv1.weight"]), len({k.split(".")[1] for k in tensors if k.startswith("layer3.")})
-    except KeyError: raise ValueError(f"{path}: expected a residual network with conv1, layer1 ... layer4; found {', '.join(list(tensors)[:4])}") from None
+    if "features.0.weight" in tensors:
+        return dict(backbone="vgg16", width=len(tensors["features.0.weight"]), **found)
+    try:
+        width, depth = len(tensors["conv1.weight"]), len({k.split(".")[1] for k in tensors if k.startswith("layer3.")})
+    except KeyError:
+        raise ValueError(
+            f"{path}: expected a residual network with conv1, layer1 ... layer4; found {', '.join(list(tensors)[:4])}"
+        ) from None
     bottlenecks = "layer1.0.conv3.weight" in tensors
-    if depth not in DEPTHS or bottlenecks != (depth > 2): raise ValueError(f"{path}: expected a ResNet of {', '.join(DEPTHS.values())}; found {depth} blocks in layer3")
+    if depth not in DEPTHS or bottlenecks != (depth > 2):
+        raise ValueError(f"{path}: expected a ResNet of {', '.join(DEPTHS.values())}; found {depth} blocks in layer3")
     return dict(backbone=DEPTHS[depth], width=width, **found)
 
 
 def _kit(head) -> dict:
     "What the kit's header adds."
     c = head["classes"]
-    return dict(aspp_branches=head["network"]["branches"], preprocessing=head["preprocessing"], classes=ClassSet(c["name"], tuple(c["names"]), tuple(map(tuple, c["colours"])), c["groups"]))
+    return dict(
+        aspp_branches=head["network"]["branches"],
+        preprocessing=head["preprocessing"],
+        classes=ClassSet(c["name"], tuple(c["names"]), tuple(map(tuple, c["colours"])), c["groups"]),
+    )
 
 
 def diagnose(
@@ -166,26 +254,33 @@ def diagnose(
 ) -> Diagnosis:
     "What a weight file is; a ValueError for one that is damaged, unsafe or unknown."
     path = Path(path)
-    if path.is_dir(): path = path / "weights.safetensors"
+    if path.is_dir():
+        path = path / "weights.safetensors"
     state, head = read_state(path)
     return diagnose_state(state, head, str(path))
 
-
+# %% ../../nbs/api/networks/07_weights.ipynb #684448ac
 def imagenet_weights(
     backbone: str,  # resnet18, resnet50, resnet101 or vgg16
 ) -> Diagnosis:
     "torchvision's ImageNet weights, from its own cache or its site."
     from torchvision.models import get_model
-    try: state = get_model(backbone, weights="DEFAULT").state_dict()
+
+    try:
+        state = get_model(backbone, weights="DEFAULT").state_dict()
     except OSError as e:
-        raise FileNotFoundError(f"init=imagenet: torchvision could not fetch the weights of {backbone} ({e}). Put the file into torch.hub's folder "
-                                f"{torch.hub.get_dir()}/checkpoints on a machine without network, or use init=scratch") from None
+        raise FileNotFoundError(
+            f"init=imagenet: torchvision could not fetch the weights of {backbone} ({e}). Put the file "
+            f"into torch.hub's folder "
+            f"{torch.hub.get_dir()}/checkpoints on a machine without network, or use init=scratch"
+        ) from None
     return diagnose_state(state, path=f"torchvision's {backbone}")
 
 # %% ../../nbs/api/networks/07_weights.ipynb #cfb23eef
 @dataclass(frozen=True)
 class LoadReport:
     "What became of every key."
+
     source: str  # one line about the file
     loaded: tuple[str, ...]  # names in the network that the file filled
     new: tuple[str, ...]  # names in the network that it did not: they stay as they were drawn
@@ -193,13 +288,20 @@ class LoadReport:
     notes: tuple[str, ...] = ()  # about heads
 
     def __str__(self):
-        groups = lambda names: ", ".join(f"{g}.* ({n})" for g in dict.fromkeys(k.split(".")[0] for k in names) for n in [sum(k.split(".")[0] == g for k in names)])
-        lines = [self.source, f"loaded {len(self.loaded)}" + (f"; as drawn {len(self.new)}: {groups(self.new)}" if self.new else "")]
+        groups = lambda names: ", ".join(
+            f"{g}.* ({n})"
+            for g in dict.fromkeys(k.split(".")[0] for k in names)
+            for n in [sum(k.split(".")[0] == g for k in names)]
+        )
+        lines = [
+            self.source,
+            f"loaded {len(self.loaded)}" + (f"; as drawn {len(self.new)}: {groups(self.new)}" if self.new else ""),
+        ]
         reasons = dict.fromkeys(self.dropped.values())
         lines += [f"not used, {why}: {groups([k for k, w in self.dropped.items() if w == why])}" for why in reasons]
         return "\n".join([*lines, *self.notes])
 
-
+# %% ../../nbs/api/networks/07_weights.ipynb #1b972a51
 def load_weights(
     model: nn.Module,  # a network of `build_network`
     found: Diagnosis,
@@ -209,7 +311,8 @@ def load_weights(
     own = model.state_dict()
     _check_same(own, found)
     tensors, dropped, notes = dict(found.tensors), dict(found.dropped), []
-    for head in HEADS: _fit_head(head, tensors, dropped, notes, own, found, classes)
+    for head in HEADS:
+        _fit_head(head, tensors, dropped, notes, own, found, classes)
     for k in [k for k in tensors if k not in own]:
         dropped[k] = "no counterpart in this network"
         del tensors[k]
@@ -222,27 +325,50 @@ def _check_same(own, found):
     "Raise a ValueError unless the file has this network's backbone, no more and no less, and heads that fit on it."
     apart = (*HEADS, "features.29", "features.31") if found.kind == "torchvision_vgg" else HEADS  # these may be new
     parts = {k.split(".")[0] for k in own}
-    matter = lambda k: k.split(".")[0] in parts and not k.endswith("num_batches_tracked") and (not k.startswith(apart) or k in own and k in found.tensors)
-    shape = lambda state, k: tuple(state[k].shape[k.startswith(HEADS):]) if k in state else "missing"  # heads may differ in their classes
+    matter = lambda k: (
+        k.split(".")[0] in parts
+        and not k.endswith("num_batches_tracked")
+        and (not k.startswith(apart) or k in own and k in found.tensors)
+    )
+    shape = lambda state, k: (
+        tuple(state[k].shape[k.startswith(HEADS) :]) if k in state else "missing"
+    )  # heads may differ in their classes
     names = [k for k in dict.fromkeys((*own, *found.tensors)) if matter(k)]
     wrong = [f"{k} is {a}, here {b}" for k in names for a, b in [(shape(found.tensors, k), shape(own, k))] if a != b]
-    if wrong: raise ValueError(f"{found.path}: the network in it is another one ({found.backbone}, {found.width} wide): {'; '.join(wrong[:3])}{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}")
+    if wrong:
+        raise ValueError(
+            f"{found.path}: the network in it is another one ({found.backbone}, {found.width} wide): "
+            f"{'; '.join(wrong[:3])}{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}"
+        )
 
-
+# %% ../../nbs/api/networks/07_weights.ipynb #832257e6
 def _fit_head(head, tensors, dropped, notes, own, found, classes):
     "Bring one head's rows into the order of this network's classes, or leave it out."
     keys = [k for k in tensors if k.startswith(f"{head}.") and k in own]
-    if not keys: return
+    if not keys:
+        return
     theirs = found.classes and found.classes.names
-    if theirs == classes.names: return
-    if theirs is None and found.n_classes == len(classes): return notes.append(f"{head}: its {found.n_classes} classes have no names in the file; taken for {classes.name} on trust")
+    if theirs == classes.names:
+        return
+    if theirs is None and found.n_classes == len(classes):
+        return notes.append(
+            f"{head}: its {found.n_classes} classes have no names in the file; taken for {classes.name} on trust"
+        )
     same = [n for n in classes.names if n in theirs] if theirs else []
     for k in keys:
         rows = own[k].clone()
-        for n in same: rows[classes.index(n)] = tensors[k][found.classes.index(n)].to(rows)
-        if same: tensors[k] = rows
-        else: dropped[k] = f"a head of {found.n_classes} other classes"; del tensors[k]
-    if same: notes.append(f"{head}: {len(same)} of {len(classes)} classes by name; as drawn: {', '.join(n for n in classes.names if n not in same) or 'none'}")
+        for n in same:
+            rows[classes.index(n)] = tensors[k][found.classes.index(n)].to(rows)
+        if same:
+            tensors[k] = rows
+        else:
+            dropped[k] = f"a head of {found.n_classes} other classes"
+            del tensors[k]
+    if same:
+        notes.append(
+            f"{head}: {len(same)} of {len(classes)} classes by name; as drawn: "
+            f"{', '.join(n for n in classes.names if n not in same) or 'none'}"
+        )
 
 # %% ../../nbs/api/networks/07_weights.ipynb #c7d2f557
 def open_network(
@@ -251,21 +377,45 @@ def open_network(
 ) -> tuple[nn.Module, ClassSet, dict]:  # network in evaluation mode, its classes, the header of the kit's files
     "The network of a weight file of any kind that has heads."
     found = diagnose(path)
-    if not found.levels: raise ValueError(f"{found.path} has no head: it can start a training (init), but not segment")
-    if found.classes is None: raise ValueError(f"{found.path} has {found.n_classes} classes without names; known are Cityscapes' 19 and SYNTHIA's 16 and 13")
+    if not found.levels:
+        raise ValueError(f"{found.path} has no head: it can start a training (init), but not segment")
+    if found.classes is None:
+        raise ValueError(
+            f"{found.path} has {found.n_classes} classes without names; known are Cityscapes' 19 and "
+            f"SYNTHIA's 16 and 13"
+        )
     head = found.head or _made_head(found)
     model = build_network(n_classes=found.n_classes, **head["network"])
     missing = load_weights(model, found, found.classes).new
-    if missing: raise ValueError(f"{found.path} lacks {len(missing)} weights of its network, such as {missing[0]}: it can start a training (init), but not segment")
+    if missing:
+        raise ValueError(
+            f"{found.path} lacks {len(missing)} weights of its network, such as {missing[0]}: it can start "
+            f"a training (init), but not segment"
+        )
     return model.to(device).eval(), found.classes, head
 
-
+# %% ../../nbs/api/networks/07_weights.ipynb #558b7fb7
 def _made_head(found):
     "The header that a reference's file would have."
-    network = dict(backbone=found.backbone, width=found.width, levels=found.levels, output_stride=8, bn_stats="both", bn_affine=False, checkpointing=False,
-                   branches=found.aspp_branches, stride_in_3x3=found.preprocessing != "caffe")
+    network = dict(
+        backbone=found.backbone,
+        width=found.width,
+        levels=found.levels,
+        output_stride=8,
+        bn_stats="both",
+        bn_affine=False,
+        checkpointing=False,
+        branches=found.aspp_branches,
+        stride_in_3x3=found.preprocessing != "caffe",
+    )
     c = found.classes
-    return dict(network=network, preprocessing=found.preprocessing, target_size="1024x512", source_size="1280x720", classes=dict(name=c.name, names=c.names, colours=c.colours, groups=c.groups))
+    return dict(
+        network=network,
+        preprocessing=found.preprocessing,
+        target_size="1024x512",
+        source_size="1280x720",
+        classes=dict(name=c.name, names=c.names, colours=c.colours, groups=c.groups),
+    )
 
 
 def convert(
@@ -279,9 +429,12 @@ def convert(
 
 # %% ../../nbs/api/networks/07_weights.ipynb #1fe4e197
 RELEASED = {
-    "adaptsegnet-gta5-multi": "http://vllab.ucmerced.edu/ytsai/CVPR18/GTA2Cityscapes_multi-ed35151c.pth",  # GTA5 -> Cityscapes, 42.4 mIoU
-    "adaptsegnet-gta5-vgg": "http://vllab.ucmerced.edu/ytsai/CVPR18/GTA2Cityscapes_vgg-ac4ac9f6.pth",  # the same with VGG-16, 35.0 mIoU
-    "deeplab-resnet101-coco": "http://vllab.ucmerced.edu/ytsai/CVPR18/DeepLab_resnet_pretrained_init-f81d91e8.pth",  # where their trainings start
+    # GTA5 -> Cityscapes, 42.4 mIoU
+    "adaptsegnet-gta5-multi": "http://vllab.ucmerced.edu/ytsai/CVPR18/GTA2Cityscapes_multi-ed35151c.pth",
+    # the same with VGG-16, 35.0 mIoU
+    "adaptsegnet-gta5-vgg": "http://vllab.ucmerced.edu/ytsai/CVPR18/GTA2Cityscapes_vgg-ac4ac9f6.pth",
+    # where their trainings start
+    "deeplab-resnet101-coco": "http://vllab.ucmerced.edu/ytsai/CVPR18/DeepLab_resnet_pretrained_init-f81d91e8.pth",
 }
 
 
@@ -290,7 +443,9 @@ def locate(
 ) -> Path:
     "The file or folder, fetched into data/weights (or ADAPTSEG_WEIGHTS) if it has to be."
     url = RELEASED.get(init, init)
-    if re.match(r"https?://|file://", url): return fetch(url, Path(os.environ.get("ADAPTSEG_WEIGHTS") or resolve("data/weights")))
+    if re.match(r"https?://|file://", url):
+        return fetch(url, Path(os.environ.get("ADAPTSEG_WEIGHTS") or resolve("data/weights")))
     path = resolve(init)
-    if not path.exists(): raise FileNotFoundError(f"init: there is no weight file or run {path}; released names: {', '.join(RELEASED)}")
+    if not path.exists():
+        raise FileNotFoundError(f"init: there is no weight file or run {path}; released names: {', '.join(RELEASED)}")
     return path

@@ -14,10 +14,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from fastcore.basics import patch
 
 # %% ../../nbs/api/networks/00_winograd.ipynb #7d91775d
-INPUT = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]  # B^T
-FILTER = [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]]  # G
+INPUT = [
+    [4, 0, -5, 0, 1, 0],
+    [0, -4, -4, 1, 1, 0],
+    [0, 4, -4, -1, 1, 0],
+    [0, -2, -1, 2, 1, 0],
+    [0, 2, -1, -2, 1, 0],
+    [0, 4, 0, -5, 0, 1],
+]  # B^T
+FILTER = [
+    [1 / 4, 0, 0],
+    [-1 / 6, -1 / 6, -1 / 6],
+    [-1 / 6, 1 / 6, -1 / 6],
+    [1 / 24, 1 / 12, 1 / 6],
+    [1 / 24, -1 / 12, 1 / 6],
+    [0, 0, 1],
+]  # G
 OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]  # A^T
 
 
@@ -53,7 +68,7 @@ def cut(
     d: int,  # dilation in pixels
 ) -> Tensor:  # (N, C, h, w), channels last
     "Without what `padded` put around."
-    return p[:, :, d:d + like.shape[2], d:d + like.shape[3]].clone(memory_format=torch.channels_last)
+    return p[:, :, d : d + like.shape[2], d : d + like.shape[3]].clone(memory_format=torch.channels_last)
 
 # %% ../../nbs/api/networks/00_winograd.ipynb #aea8b6a0
 BAND = 2**23  # numbers of the transformed input at a time
@@ -92,7 +107,7 @@ def blank(
     "Where tiles are written to."
     return like.new_empty(len(like), *like.shape[2:], channels).permute(0, 3, 1, 2)
 
-
+# %% ../../nbs/api/networks/00_winograd.ipynb #07969f21
 def forward_tiles(
     x: Tensor,  # (N, I, H, W)
     weight: Tensor,  # (O, I, 3, 3)
@@ -119,10 +134,11 @@ def gradient_of_input(
     for g, to in bands(d, q, out):
         t = along(B.T, torch.bmm(along(A.T, g[1:5, 1:5]), f)).view_as(to)
         for rows in (slice(0, 4), slice(4, 6)):
-            for columns in (slice(0, 4), slice(4, 6)): to[rows, columns] += t[rows, columns]
+            for columns in (slice(0, 4), slice(4, 6)):
+                to[rows, columns] += t[rows, columns]
     return cut(out, gradient, d)
 
-
+# %% ../../nbs/api/networks/00_winograd.ipynb #9e6a6000
 def gradient_of_weight(
     gradient: Tensor,  # (N, O, H, W) of the outputs
     x: Tensor,  # (N, I, H, W)
@@ -148,7 +164,11 @@ class _Winograd(torch.autograd.Function):
     def backward(ctx, gradient):
         (x, weight), d = ctx.saved_tensors, ctx.dilation
         of_x, of_weight, _ = ctx.needs_input_grad
-        return (gradient_of_input(gradient, weight, d) if of_x else None), (gradient_of_weight(gradient, x, d) if of_weight else None), None
+        return (
+            (gradient_of_input(gradient, weight, d) if of_x else None),
+            (gradient_of_weight(gradient, x, d) if of_weight else None),
+            None,
+        )
 
 
 def winograd(
@@ -157,39 +177,65 @@ def winograd(
     d: int = 1,  # dilation in pixels, and the padding
 ) -> Tensor:  # (N, O, H, W), channels last
     "`F.conv2d(x, weight, padding=d, dilation=d)` by F(4x4, 3x3), and its gradients likewise (Lavin and Gray 2016, equation 8)."
-    if weight.shape[1:] != (x.shape[1], 3, 3): raise ValueError(f"weight: expected (O, {x.shape[1]}, 3, 3) for x of {tuple(x.shape)}, found {tuple(weight.shape)}")
+    if weight.shape[1:] != (x.shape[1], 3, 3):
+        raise ValueError(
+            f"weight: expected (O, {x.shape[1]}, 3, 3) for x of {tuple(x.shape)}, found {tuple(weight.shape)}"
+        )
     return _Winograd.apply(x, weight, d)
 
 # %% ../../nbs/api/networks/00_winograd.ipynb #258d3984
 class WinogradConv2d(nn.Conv2d):
     "A padded 3x3 `nn.Conv2d` that takes Winograd's way on a processor in full precision, where that is the faster one (Lavin and Gray 2016)."
-    CHANNELS, TILES, PIXELS = 256, 128, 10  # least that pays: channels, tiles, and pixels of the image in a tile's 16, by measure
+
+    CHANNELS, TILES, PIXELS = (
+        256,
+        128,
+        10,
+    )  # least that pays: channels, tiles, and pixels of the image in a tile's 16, by measure
 
     def forward(
         self,
         x: Tensor,  # (N, C, H, W)
     ) -> Tensor:  # (N, O, H / stride, W / stride)
         "As `nn.Conv2d`."
-        if not self.gains(x): return super().forward(x)
+        if not self.gains(x):
+            return super().forward(x)
         y = winograd(x, self.weight, self.dilation[0])
         return y if self.bias is None else y.add_(self.bias.view(-1, 1, 1))
 
-    def gains(
-        self,
-        x: Tensor,  # (N, C, H, W)
-    ) -> bool:
-        "By where it runs, and by measure."
-        if x.dim() != 4 or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64): return False
-        if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling(): return False
-        (n, _, h, w), d = x.shape, self.dilation[0]
-        usual = (self.kernel_size, self.stride, self.padding, self.dilation, self.groups, self.padding_mode) == ((3, 3), (1, 1), (d, d), (d, d), 1, "zeros")
-        tiles = n * d**2 * -(-h // (4 * d)) * -(-w // (4 * d))
-        return usual and min(self.weight.shape[:2]) >= self.CHANNELS and tiles >= self.TILES and n * h * w >= self.PIXELS * tiles
+# %% ../../nbs/api/networks/00_winograd.ipynb #19a37550
+@patch
+def gains(
+    self: WinogradConv2d,
+    x: Tensor,  # (N, C, H, W)
+) -> bool:
+    "By where it runs, and by measure."
+    if x.dim() != 4 or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        return False
+    if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        return False
+    (n, _, h, w), d = x.shape, self.dilation[0]
+    usual = (self.kernel_size, self.stride, self.padding, self.dilation, self.groups, self.padding_mode) == (
+        (3, 3),
+        (1, 1),
+        (d, d),
+        (d, d),
+        1,
+        "zeros",
+    )
+    tiles = n * d**2 * -(-h // (4 * d)) * -(-w // (4 * d))
+    return (
+        usual
+        and min(self.weight.shape[:2]) >= self.CHANNELS
+        and tiles >= self.TILES
+        and n * h * w >= self.PIXELS * tiles
+    )
 
-
+# %% ../../nbs/api/networks/00_winograd.ipynb #14cf8d76
 def direct_convolutions(
     model: nn.Module,  # is changed
 ) -> None:
     "torch's own from now on, as on a GPU."
     for m in model.modules():
-        if isinstance(m, WinogradConv2d): m.gains = lambda x: False
+        if isinstance(m, WinogradConv2d):
+            m.gains = lambda x: False

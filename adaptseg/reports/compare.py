@@ -31,11 +31,18 @@ def chosen_runs(
     for part in map(str.strip, text.split(",")):
         folder = resolve(part)
         pair = [Run(p.parent) for p in sorted(folder.glob("*/config.json"))]
-        here = [Run(folder)] if (folder / "config.json").is_file() else [r for r in pair if r.finished] or find_runs(part)
-        if not here: raise FileNotFoundError(f"runs: there is no finished run in {folder}; expected a run's folder, a pair's (<source>2<target>), or one that holds pairs")
+        here = (
+            [Run(folder)] if (folder / "config.json").is_file() else [r for r in pair if r.finished] or find_runs(part)
+        )
+        if not here:
+            raise FileNotFoundError(
+                f"runs: there is no finished run in {folder}; expected a run's folder, a pair's "
+                f"(<source>2<target>), or one that holds pairs"
+            )
         found += here
     unfinished = [r.path.name for r in found if not r.finished]
-    if unfinished: raise ValueError(f"runs: {unfinished[0]} is not finished; resume=True goes on with it")
+    if unfinished:
+        raise ValueError(f"runs: {unfinished[0]} is not finished; resume=True goes on with it")
     return found
 
 
@@ -45,7 +52,7 @@ def segments_picture(
     "Kanezaki's segments in a colour each, which means something else in every image."
     return segment_colours()[Segmenter("continuity")(path)]
 
-
+# %% ../../nbs/api/reports/00_compare.ipynb #7c2afc98
 def compare_runs(
     runs: list[Run],  # finished runs of networks with the same classes
     n: int = 4,  # images
@@ -59,17 +66,24 @@ def compare_runs(
     "The runs' predictions side by side, on the validation split of a domain."
     cfg, titles = runs[0].config, titles or [r.path.name for r in runs]
     domain, data_root = domain or cfg["target"], data_root or cfg["data_root"]
-    if len(set(titles)) < len(runs): raise ValueError(f"titles: expected {len(runs)} different ones, found {titles}")
+    if len(set(titles)) < len(runs):
+        raise ValueError(f"titles: expected {len(runs)} different ones, found {titles}")
     predictors = {title: Predictor.load(r.path) for title, r in zip(titles, runs, strict=True)}
     first, *others = predictors.values()
-    if any(p.classes.names != first.classes.names for p in others): raise ValueError(f"runs: expected networks of the same classes, found {', '.join(p.classes.name for p in predictors.values())}")
+    if any(p.classes.names != first.classes.names for p in others):
+        raise ValueError(
+            f"runs: expected networks of the same classes, found "
+            f"{', '.join(p.classes.name for p in predictors.values())}"
+        )
     split = load_val(domain, dataset_root(data_root, domain), first.classes)
-    if split is None: raise FileNotFoundError(f"{domain} has no val split to compare on")
+    if split is None:
+        raise FileNotFoundError(f"{domain} has no val split to compare on")
     return show_predictions(predictors, split, n, names, seed, {"Kanezaki": segments_picture} if kanezaki else None)
 
 # %% ../../nbs/api/reports/00_compare.ipynb #5e5742e1
 class CompareJob(BaseModel):
     "Which runs are compared on which images."
+
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     runs: str = "runs"  # folders of runs or of many runs, joined by commas
@@ -93,7 +107,16 @@ def compare_as(
     runs: list[Run],  # as `chosen_runs` finds them
 ) -> Figure:
     "The picture that a job means; runs of several pairs or of one name are called by pair and name."
-    runs = runs[:job.columns]
+    runs = runs[: job.columns]
     short, pairs = [r.path.name for r in runs], [f"{r.path.parent.name}\n{r.path.name}" for r in runs]
     names = job.names and [n.strip() for n in job.names.split(",")]
-    return compare_runs(runs, job.n, short if len(set(short)) == len(runs) else pairs, job.domain, job.data_root, names, job.seed, job.kanezaki)
+    return compare_runs(
+        runs,
+        job.n,
+        short if len(set(short)) == len(runs) else pairs,
+        job.domain,
+        job.data_root,
+        names,
+        job.seed,
+        job.kanezaki,
+    )

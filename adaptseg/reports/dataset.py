@@ -29,6 +29,7 @@ from ..streets.samples import dataset_root
 # %% ../../nbs/api/reports/03_dataset.ipynb #dd930308
 class DatasetJob(BaseModel):
     "Which dataset a report is about."
+
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     domain: str = "gta5"  # any domain, or folder:PATH
@@ -65,7 +66,8 @@ def open_split(domain: str, split: str, root: Path) -> Split:
 # %% ../../nbs/api/reports/03_dataset.ipynb #d7f5ef3e
 def pixels_of(item: Item) -> dict[int, int]:  # raw id -> pixels
     "What is in an item's label map."
-    if item.row is not None: return item.row.pixels
+    if item.row is not None:
+        return item.row.pixels
     return dict(zip(*(v.tolist() for v in np.unique(read_label(item.label), return_counts=True))))
 
 
@@ -74,15 +76,22 @@ def class_pixels(split: Split) -> np.ndarray:  # (N, C + 1) int64: pixels of eac
     counts = np.zeros((len(split), len(split.classes) + 1), np.int64)
     index = {name: k for k, name in enumerate(split.classes.names)}
     for row, item in zip(counts, split.items):
-        for i, n in pixels_of(item).items(): row[index.get(item.ids.ids.get(i), -1)] += n
+        for i, n in pixels_of(item).items():
+            row[index.get(item.ids.ids.get(i), -1)] += n
     return counts
 
 
-def class_frequencies(split: Split) -> pd.DataFrame:  # a row a class: pixels (share of the labelled ones) and images (share that hold the class)
+def class_frequencies(
+    split: Split,
+) -> pd.DataFrame:  # a row a class: pixels (share of the labelled ones) and images (share that hold the class)
     "How often each class occurs in a labelled split."
-    if not split.labelled: raise ValueError(f"{split.name}, split {split.split}, has no labels: nothing says which classes it holds")
+    if not split.labelled:
+        raise ValueError(f"{split.name}, split {split.split}, has no labels: nothing says which classes it holds")
     counts = class_pixels(split)[:, :-1]
-    return pd.DataFrame({"pixels": counts.sum(0) / max(1, counts.sum()), "images": (counts > 0).mean(0)}, index=list(split.classes.names))
+    return pd.DataFrame(
+        {"pixels": counts.sum(0) / max(1, counts.sum()), "images": (counts > 0).mean(0)},
+        index=list(split.classes.names),
+    )
 
 # %% ../../nbs/api/reports/03_dataset.ipynb #630127dd
 INK = ("#3b6ea5", "#d98c3f")
@@ -93,13 +102,19 @@ def frequency_figure(
     classes: ClassSet,  # the rows
 ) -> Figure:
     "The share of each class in the pixels, in percent, on a logarithmic axis; what does not occur has no bar."
-    y, thick = np.arange(len(classes)), .8 / len(frequencies)
+    y, thick = np.arange(len(classes)), 0.8 / len(frequencies)
     with rc_context(STYLE):
-        fig = new_figure(8, 1 + .28 * len(classes), layout="constrained")
+        fig = new_figure(8, 1 + 0.28 * len(classes), layout="constrained")
         ax = fig.subplots()
         for k, (name, table) in enumerate(frequencies.items()):
             shares = 100 * table["pixels"].reindex(classes.names).to_numpy(float)
-            ax.barh(y + (k - (len(frequencies) - 1) / 2) * thick, np.where(shares > 0, shares, np.nan), thick, color=INK[k], label=name)
+            ax.barh(
+                y + (k - (len(frequencies) - 1) / 2) * thick,
+                np.where(shares > 0, shares, np.nan),
+                thick,
+                color=INK[k],
+                label=name,
+            )
         ax.set(xscale="log", xlabel="percent of the labelled pixels")
         ax.xaxis.set_major_formatter("{x:g}")
         ax.set_yticks(y, classes.names)
@@ -123,23 +138,35 @@ def odd_images(split: Split) -> dict[str, Item]:  # what is odd -> image
     "The images of a split that stand out."
     chosen = list(pick_items(split, LOOKED_AT).values())
     grey = [brightness(i) for i in chosen]
-    odd = [(f"darkest ({min(grey):.0f} of 255)", chosen[int(np.argmin(grey))]), (f"brightest ({max(grey):.0f})", chosen[int(np.argmax(grey))])]
+    odd = [
+        (f"darkest ({min(grey):.0f} of 255)", chosen[int(np.argmin(grey))]),
+        (f"brightest ({max(grey):.0f})", chosen[int(np.argmax(grey))]),
+    ]
     if split.labelled:
         counts = class_pixels(split)
         ignored, present = counts[:, -1] / counts.sum(1), (counts[:, :-1] > 0).sum(1)
-        odd += [(f"most ignored ({ignored.max():.1%})", split.items[int(ignored.argmax())]), (f"fewest classes ({present.min()})", split.items[int(present.argmin())])]
+        odd += [
+            (f"most ignored ({ignored.max():.1%})", split.items[int(ignored.argmax())]),
+            (f"fewest classes ({present.min()})", split.items[int(present.argmin())]),
+        ]
     titles = {}
-    for title, item in odd: titles.setdefault(item.image, []).append(title)
+    for title, item in odd:
+        titles.setdefault(item.image, []).append(title)
     items = {item.image: item for _, item in odd}
     return {", ".join(found): items[path] for path, found in titles.items()}
 
-
+# %% ../../nbs/api/reports/03_dataset.ipynb #3a492e14
 def pictures(
     items: dict[str, Item],  # title -> image
     split: Split,  # they come from
 ) -> Figure:
     "Images, and their label maps where they have some, row by row."
     columns = {"image": [np.array(read_image(i.image)) for i in items.values()]}
-    if split.labelled: columns["label map"] = [load_label(i, split.classes) for i in items.values()]
-    captions = {"image": [title if title.endswith(item.image.stem) else f"{item.image.stem}: {title}" for title, item in items.items()]}
+    if split.labelled:
+        columns["label map"] = [load_label(i, split.classes) for i in items.values()]
+    captions = {
+        "image": [
+            title if title.endswith(item.image.stem) else f"{item.image.stem}: {title}" for title, item in items.items()
+        ]
+    }
     return comparison(columns, split.classes, captions=captions, width=9 if split.labelled else 5)

@@ -36,14 +36,18 @@ from ..streets.samples import dataset_root
 # %% ../../nbs/api/reports/02_evaluation.ipynb #ed9839a7
 def parse_scales(text: str) -> tuple[float, ...]:
     "'0.75,1' -> (0.75, 1.0)."
-    try: scales = tuple(float(s) for s in text.split(","))
-    except ValueError: scales = ()
-    if not scales or not all(0 < s < float("inf") for s in scales): raise ValueError(f"expected numbers > 0 such as 0.75,1,1.25, found {text!r}")
+    try:
+        scales = tuple(float(s) for s in text.split(","))
+    except ValueError:
+        scales = ()
+    if not scales or not all(0 < s < float("inf") for s in scales):
+        raise ValueError(f"expected numbers > 0 such as 0.75,1,1.25, found {text!r}")
     return scales
 
-
+# %% ../../nbs/api/reports/02_evaluation.ipynb #c6f6e3eb
 class EvaluateJob(BaseModel):
     "The parameters of nbs/evaluate.ipynb: what is evaluated, on what, and where it goes."
+
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     weights: str  # run folder, weight file, its address, or a released name
@@ -52,7 +56,9 @@ class EvaluateJob(BaseModel):
     data_root: str | None = None  # folder of the datasets, the run's unless given; None: the sample domains
     size: Size | None = None  # network input, width x height; None: the network's own
     flip: bool = False  # average over the mirrored image too
-    scales: Annotated[str, AfterValidator(lambda t: parse_scales(t) and t)] = "1"  # of the input, to average over, such as 0.75,1,1.25
+    scales: Annotated[str, AfterValidator(lambda t: parse_scales(t) and t)] = (
+        "1"  # of the input, to average over, such as 0.75,1,1.25
+    )
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
     workers: Annotated[int, Field(ge=0)] = 0  # processes that load images
@@ -63,27 +69,45 @@ class EvaluateJob(BaseModel):
     @property
     def path(self) -> Path:
         "Where the results lie."
-        if self.out: return resolve(self.out)
+        if self.out:
+            return resolve(self.out)
         at = resolve(self.weights)
         run = at if at.is_dir() else at.parent
         network = f"{run.parent.name}-{run.name}" if (run / "config.json").is_file() else at.stem
-        how = [s for s in (self.size, self.flip and "flip", self.scales != "1" and "x" + self.scales.replace(",", "+")) if s]
-        domain = "+".join(re.sub(r"[^\w.-]", "_", d.rstrip("/").rsplit("/", 1)[-1].removeprefix("folder:")) for d in self.domain.split("+"))
+        how = [
+            s
+            for s in (self.size, self.flip and "flip", self.scales != "1" and "x" + self.scales.replace(",", "+"))
+            if s
+        ]
+        domain = "+".join(
+            re.sub(r"[^\w.-]", "_", d.rstrip("/").rsplit("/", 1)[-1].removeprefix("folder:"))
+            for d in self.domain.split("+")
+        )
         return resolve("runs/evaluations") / "-".join([network, "on", domain, self.split, *how])
 
-
+# %% ../../nbs/api/reports/02_evaluation.ipynb #6628fc46
 def evaluate_job(**values) -> EvaluateJob:  # fields of `EvaluateJob`; None means the run's own value, or the default
     "The checked parameters of an evaluation."
     given = {k: v for k, v in values.items() if v is not None}
-    if "weights" not in given: raise ValueError("weights: expected a run folder or a weight file, found none; adaptseg train or adaptseg demo makes runs")
+    if "weights" not in given:
+        raise ValueError(
+            "weights: expected a run folder or a weight file, found none; adaptseg train or adaptseg demo makes runs"
+        )
     at = resolve(given["weights"])
     elsewhere = given["weights"] in RELEASED or "://" in str(given["weights"])
-    if not (elsewhere or at.exists()): raise FileNotFoundError(f"weights: there is no run and no weight file {at}; released names: {', '.join(RELEASED)}")
+    if not (elsewhere or at.exists()):
+        raise FileNotFoundError(
+            f"weights: there is no run and no weight file {at}; released names: {', '.join(RELEASED)}"
+        )
     config = (at if at.is_dir() else at.parent) / "config.json"
     own = Run(config.parent).config if config.is_file() else {}
-    if "domain" not in given and not own: raise ValueError("domain: a weight file does not say what it is for; give one, such as cityscapes or folder:PATH")
+    if "domain" not in given and not own:
+        raise ValueError(
+            "domain: a weight file does not say what it is for; give one, such as cityscapes or folder:PATH"
+        )
     given = {"domain": own.get("target"), "data_root": own.get("data_root"), **given}
-    if own and given["domain"] == own["source"] != own["target"]: given.setdefault("size", own["source_size"])
+    if own and given["domain"] == own["source"] != own["target"]:
+        given.setdefault("size", own["source_size"])
     return checked(EvaluateJob, given)
 
 # %% ../../nbs/api/reports/02_evaluation.ipynb #d10e971d
@@ -92,10 +116,17 @@ def open_job(job: EvaluateJob) -> tuple[Predictor, Split]:
     check_out(job)
     predictor = Predictor.load(job.weights, job.size, job.device, job.precision, job.flip, parse_scales(job.scales))
     own = all(d.strip().startswith("folder:") for d in job.domain.split("+"))
-    if not (job.data_root or own): print("SAMPLE DOMAINS: no data_root was given, so these are synthetic street scenes made here; scores on them say nothing about the real ones.", flush=True)
+    if not (job.data_root or own):
+        print(
+            "SAMPLE DOMAINS: no data_root was given, so these are synthetic street scenes made here; "
+            "scores on them say nothing about the real ones.",
+            flush=True,
+        )
     root = Path() if own else dataset_root(job.data_root, job.domain)
-    try: return predictor, load_split(job.domain, job.split, root, predictor.classes)
-    except FileNotFoundError as e: problem = e
+    try:
+        return predictor, load_split(job.domain, job.split, root, predictor.classes)
+    except FileNotFoundError as e:
+        problem = e
     split = load_split(job.domain, job.split, root, predictor.classes, labels=False)
     print(f"NO LABELS: predictions only. {problem}", flush=True)
     return predictor, split
@@ -103,17 +134,21 @@ def open_job(job: EvaluateJob) -> tuple[Predictor, Split]:
 
 def check_out(job: EvaluateJob) -> None:
     "Raise FileExistsError where the job's folder holds something else than an evaluation."
-    if not job.path.exists() or job.path.is_dir() and not any(job.path.iterdir()): return
+    if not job.path.exists() or job.path.is_dir() and not any(job.path.iterdir()):
+        return
     file = job.path / "metrics.json"
-    if not file.is_file() or "job" not in json.loads(file.read_text()): raise FileExistsError(f"{job.path} exists and is no evaluation: move it away or choose another `out`")
+    if not file.is_file() or "job" not in json.loads(file.read_text()):
+        raise FileExistsError(f"{job.path} exists and is no evaluation: move it away or choose another `out`")
 
-
+# %% ../../nbs/api/reports/02_evaluation.ipynb #89535baa
 def evaluate_weights(
     job: EvaluateJob,
-    predictor: Predictor | None = None, split: Split | None = None,  # as `open_job` gives them, if they are there already
+    predictor: Predictor | None = None,
+    split: Split | None = None,  # as `open_job` gives them, if they are there already
 ) -> dict:  # as `evaluate` returns it, and job, fingerprint of the images, environment
     "Evaluate, and write metrics.json and, if wished, the predictions into the job's folder."
-    if predictor is None or split is None: predictor, split = open_job(job)
+    if predictor is None or split is None:
+        predictor, split = open_job(job)
     job.path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{job.path.name}.", dir=job.path.parent) as part:
         result = evaluate(predictor, split, part if job.save else None, job.workers)
@@ -129,14 +164,21 @@ def move_results(part: Path, path: Path) -> None:
     (path / "metrics.json").unlink(missing_ok=True)
     for kind in ("labels", "colour"):
         shutil.rmtree(path / kind, ignore_errors=True)
-        if (part / kind).is_dir(): os.replace(part / kind, path / kind)
+        if (part / kind).is_dir():
+            os.replace(part / kind, path / kind)
     os.replace(part / "metrics.json", path / "metrics.json")
 
 # %% ../../nbs/api/reports/02_evaluation.ipynb #66e2fecd
 def score_table(result: dict) -> pd.DataFrame:  # percent, one column a score; empty without labels
     "The scores of an evaluation; a published protocol's mIoU beside that of all classes."
-    if "scored" not in result: return pd.DataFrame()
-    row = {"mIoU": result["miou"], "selected": result["selected"], "pixel accuracy": result["pixel_accuracy"], **{f"mIoU {name}": v for name, v in result["protocols"].items()}}
+    if "scored" not in result:
+        return pd.DataFrame()
+    row = {
+        "mIoU": result["miou"],
+        "selected": result["selected"],
+        "pixel accuracy": result["pixel_accuracy"],
+        **{f"mIoU {name}": v for name, v in result["protocols"].items()},
+    }
     return pd.DataFrame({f"{result['domain']}/{result['split']}": row}).T.astype(float) * 100
 
 # %% ../../nbs/api/reports/02_evaluation.ipynb #5198a05b
@@ -147,7 +189,7 @@ def extremes(
     "Names of the worst and of the best images."
     ranked = sorted((v, name) for name, v in result["images_miou"].items() if v is not None)
     names = [name for _, name in ranked]
-    return names[:min(n, (len(names) + 1) // 2)], names[::-1][:min(n, len(names) // 2)]
+    return names[: min(n, (len(names) + 1) // 2)], names[::-1][: min(n, len(names) // 2)]
 
 
 def worst_and_best(
@@ -157,16 +199,27 @@ def worst_and_best(
     n: int = 3,  # of either kind
 ) -> Figure:
     "Input | ground truth | prediction | errors of the worst and of the best images."
-    if "images_miou" not in result: raise ValueError(f"{split.name}/{split.split} has no labels, so no image is known to be worst or best: see `camera_pictures`")
+    if "images_miou" not in result:
+        raise ValueError(
+            f"{split.name}/{split.split} has no labels, so no image is known to be worst or best: see `camera_pictures`"
+        )
     worst, best = extremes(result, n)
     items, names = dict(zip(image_names(split), split.items)), worst + best
-    columns = {"input": [picture(items[n]) for n in names], "ground truth": [load_label(items[n], split.classes) for n in names], "prediction": [predictor(items[n].image) for n in names]}
+    columns = {
+        "input": [picture(items[n]) for n in names],
+        "ground truth": [load_label(items[n], split.classes) for n in names],
+        "prediction": [predictor(items[n].image) for n in names],
+    }
     columns["errors"] = [error_map(p, t) for p, t in zip(columns["prediction"], columns["ground truth"])]
     wrong = [(p != t)[t != IGNORE].mean() for p, t in zip(columns["prediction"], columns["ground truth"])]
-    captions = {"input": [short(n) for n in names], "prediction": [f"mIoU {result['images_miou'][n]:.0%}" for n in names], "errors": [f"{w:.0%} of pixels" for w in wrong]}
+    captions = {
+        "input": [short(n) for n in names],
+        "prediction": [f"mIoU {result['images_miou'][n]:.0%}" for n in names],
+        "errors": [f"{w:.0%} of pixels" for w in wrong],
+    }
     return comparison(columns, split.classes, ["worst"] * len(worst) + ["best"] * len(best), captions=captions)
 
-
+# %% ../../nbs/api/reports/02_evaluation.ipynb #1f4b7718
 def picture(item: Item) -> np.ndarray:  # (H, W, 3) uint8
     "The image of an item."
     return np.array(read_image(item.image))
@@ -175,16 +228,19 @@ def picture(item: Item) -> np.ndarray:  # (H, W, 3) uint8
 def short(name: str, length: int = 32) -> str:
     "A name that fits below a picture: its end, where it is long."
     name = name.removesuffix("_leftImg8bit")
-    return name if len(name) <= length else "…" + name[1 - length:]
+    return name if len(name) <= length else "…" + name[1 - length :]
 
 # %% ../../nbs/api/reports/02_evaluation.ipynb #823a739d
 def only_selected(
     label: np.ndarray,  # (H, W) train ids
     classes: ClassSet,
-) -> tuple[np.ndarray, ClassSet]:  # (H, W) uint8 train ids of the second; the selected classes, and last, in white, all others
+) -> tuple[
+    np.ndarray, ClassSet
+]:  # (H, W) uint8 train ids of the second; the selected classes, and last, in white, all others
     "The selected objects of a label map."
     ids = classes.group("selected")
-    if not ids: raise ValueError(f"{classes.name} has no selected objects: give the class set a group 'selected'")
+    if not ids:
+        raise ValueError(f"{classes.name} has no selected objects: give the class set a group 'selected'")
     table = np.full(256, len(ids), np.uint8)
     table[list(ids)] = range(len(ids))
     names, colours = ([side[i] for i in ids] for side in (classes.names, classes.colours))
@@ -201,9 +257,10 @@ def selected_objects(
     items = dict(zip(image_names(split), split.items))
     chosen = [items[name] for name in names or spread(list(items), n)]
     columns = {"input": [picture(i) for i in chosen]}
-    if split.labelled: columns["ground truth"] = [only_selected(load_label(i, split.classes), split.classes)[0] for i in chosen]
+    if split.labelled:
+        columns["ground truth"] = [only_selected(load_label(i, split.classes), split.classes)[0] for i in chosen]
     maps = [only_selected(predictor(i.image), split.classes) for i in chosen]
-    return comparison(columns | {"prediction": [m for m, _ in maps]}, maps[0][1], overlay=.3)
+    return comparison(columns | {"prediction": [m for m, _ in maps]}, maps[0][1], overlay=0.3)
 
 
 def spread(
@@ -230,10 +287,21 @@ def camera_pictures(
 ) -> Figure:
     "Input | ground truth, where there is one | prediction | selected objects, camera by camera."
     items, groups = dict(zip(image_names(split), split.items)), by_camera(split)
-    shown = [(camera, items[name]) for camera, names in groups.items() for name in spread(names, max(1, n // len(groups)))]
+    shown = [
+        (camera, items[name]) for camera, names in groups.items() for name in spread(names, max(1, n // len(groups)))
+    ]
     inputs, maps = [picture(i) for _, i in shown], [predictor(i.image) for _, i in shown]
     columns = {"input": inputs}
-    if split.labelled: columns["ground truth"] = [load_label(i, split.classes) for _, i in shown]
+    if split.labelled:
+        columns["ground truth"] = [load_label(i, split.classes) for _, i in shown]
     columns["prediction"] = maps
-    if split.classes.group("selected"): columns["selected objects"] = [blend(x, *only_selected(m, split.classes), alpha=.7) for x, m in zip(inputs, maps)]
-    return comparison(columns, split.classes, [camera for camera, _ in shown], captions={"input": [short(i.image.stem) for _, i in shown]})
+    if split.classes.group("selected"):
+        columns["selected objects"] = [
+            blend(x, *only_selected(m, split.classes), alpha=0.7) for x, m in zip(inputs, maps)
+        ]
+    return comparison(
+        columns,
+        split.classes,
+        [camera for camera, _ in shown],
+        captions={"input": [short(i.image.stem) for _, i in shown]},
+    )

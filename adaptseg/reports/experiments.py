@@ -28,21 +28,35 @@ from ..datasets.domains import load_val
 
 # %% ../../nbs/api/reports/04_experiments.ipynb #e324cf99
 FIRST = "gta5_cityscapes"
-TITLES = {FIRST: "GTA5 → Cityscapes", "gta5_iitk_adapted": "GTA5 → IITK,\nfrom adapted", "gta5_iitk_scratch": "GTA5 → IITK,\nfrom scratch",
-          "cityscapes_iitk_adapted": "Cityscapes → IITK,\nfrom adapted", "gta5_cityscapes+iitk_scratch": "GTA5 →\nCityscapes + IITK"}
-FIGURES = {"figure3": ((FIRST, "gta5_iitk_adapted", "gta5_iitk_scratch"), False), "figure4": (("cityscapes_iitk_adapted", "gta5_cityscapes+iitk_scratch"), True)}  # columns; with Kanezaki's?
+TITLES = {
+    FIRST: "GTA5 → Cityscapes",
+    "gta5_iitk_adapted": "GTA5 → IITK,\nfrom adapted",
+    "gta5_iitk_scratch": "GTA5 → IITK,\nfrom scratch",
+    "cityscapes_iitk_adapted": "Cityscapes → IITK,\nfrom adapted",
+    "gta5_cityscapes+iitk_scratch": "GTA5 →\nCityscapes + IITK",
+}
+FIGURES = {
+    "figure3": ((FIRST, "gta5_iitk_adapted", "gta5_iitk_scratch"), False),
+    "figure4": (("cityscapes_iitk_adapted", "gta5_cityscapes+iitk_scratch"), True),
+}  # columns; with Kanezaki's?
 
-
+# %% ../../nbs/api/reports/04_experiments.ipynb #0c2e4a25
 class ExperimentsJob(BaseModel):
     "What the chain is run on, and with what."
+
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     data_root: str | None = None  # folder of the datasets; None: the sample domains
-    preset: str | None = None  # of every training, such as sample or tiny; None: sample without a data_root, the report's protocol with one
+    preset: str | None = (
+        # of every training, such as sample or tiny; None: sample without a data_root, the report's protocol with one
+        None
+    )
     out: str = "runs/experiments"  # folder of the runs, the table and the figures
     seed: int = Field(0, ge=0)  # of every training
     only: str | None = None  # names of experiments, joined by commas; what they wait for is added
-    released: str = "adaptsegnet-gta5-multi"  # the adapted model that the report starts from: released name, weight file or run
+    released: str = (
+        "adaptsegnet-gta5-multi"  # the adapted model that the report starts from: released name, weight file or run
+    )
     start: str = "deeplab-resnet101-coco"  # of what does not start from it: released name, weight file, or imagenet
     images: int = Field(5, ge=1)  # rows of the figures
     steps: int | None = Field(None, ge=1)  # of every training; None: the preset's
@@ -51,14 +65,16 @@ class ExperimentsJob(BaseModel):
     workers: int | None = None  # processes that load images
 
     @property
-    def base(self) -> str | None: return self.preset or (None if self.data_root else "sample")
+    def base(self) -> str | None:
+        return self.preset or (None if self.data_root else "sample")
 
     @property
     def names(self) -> list[str]:
         "What is to be done, in an order in which nothing waits in vain."
         asked = [n.strip() for n in self.only.split(",")] if self.only else list(EXPERIMENTS)
         unknown = [n for n in asked if n not in EXPERIMENTS]
-        if unknown: raise ValueError(f"only: expected names out of {', '.join(EXPERIMENTS)}; found {unknown[0]!r}")
+        if unknown:
+            raise ValueError(f"only: expected names out of {', '.join(EXPERIMENTS)}; found {unknown[0]!r}")
         return [n for n in EXPERIMENTS if n in asked or (n == FIRST and any(map(waits, asked)))]
 
 
@@ -66,21 +82,35 @@ def waits(name: str) -> bool:
     "Does an experiment start from the network of the first?"
     return name.endswith("_adapted")
 
-
+# %% ../../nbs/api/reports/04_experiments.ipynb #065be49d
 def experiments_job(**values) -> ExperimentsJob:  # fields of `ExperimentsJob`; None means its own
     "The checked parameters of the chain."
     job = checked(ExperimentsJob, {k: v for k, v in values.items() if v is not None})
-    for name in job.names: experiment_config(job, name)
+    for name in job.names:
+        experiment_config(job, name)
     return job
 
 # %% ../../nbs/api/reports/04_experiments.ipynb #b25b468c
 def experiment_values(job: ExperimentsJob, name: str) -> dict:
     "The parameters of `nbs/train.ipynb` for one experiment."
     own = EXPERIMENTS[name]
-    values = dict(data_root=job.data_root, out=job.out, seed=job.seed, name=f"{name}-s{job.seed}", device=job.device, precision=job.precision, workers=job.workers)
-    if job.base: values |= dict(preset=job.base, source=own["source"], target=own["target"], steps=job.steps)
-    else: values |= dict(preset=name, init=job.released if name == FIRST else job.start, steps=job.steps if own["steps"] else None)
-    if waits(name): values["init"] = str(run_path(experiment_config(job, FIRST)))
+    values = dict(
+        data_root=job.data_root,
+        out=job.out,
+        seed=job.seed,
+        name=f"{name}-s{job.seed}",
+        device=job.device,
+        precision=job.precision,
+        workers=job.workers,
+    )
+    if job.base:
+        values |= dict(preset=job.base, source=own["source"], target=own["target"], steps=job.steps)
+    else:
+        values |= dict(
+            preset=name, init=job.released if name == FIRST else job.start, steps=job.steps if own["steps"] else None
+        )
+    if waits(name):
+        values["init"] = str(run_path(experiment_config(job, FIRST)))
     return {k: v for k, v in values.items() if v is not None}
 
 
@@ -92,10 +122,12 @@ def experiment_config(job: ExperimentsJob, name: str) -> Config:
 def state(cfg: Config) -> str:  # done, new, resume or again
     "What must happen so that the run of a configuration is there."
     path = run_path(cfg)
-    if not (path / "config.json").is_file(): return "new"
+    if not (path / "config.json").is_file():
+        return "new"
     run, start = Run(path), resolve(cfg.init) / "config.json"
     older = start.is_file() and Run(start.parent).config["started"] != run.config.get("init_started")
-    if differences(run, cfg) or older: return "again"
+    if differences(run, cfg) or older:
+        return "again"
     return "done" if run.finished else "resume"
 
 # %% ../../nbs/api/reports/04_experiments.ipynb #8a3ade89
@@ -103,7 +135,8 @@ def run_experiment(job: ExperimentsJob, name: str) -> str:  # what happened: was
     "See to it that the run of one experiment is there."
     values, cfg = experiment_values(job, name), experiment_config(job, name)
     what = state(cfg)
-    if what == "done": return "was done"
+    if what == "done":
+        return "was done"
     more = {"new": {}, "resume": dict(resume=True), "again": dict(overwrite=True)}[what]
     check_free(run_path(cfg), cfg.model_copy(update=more))
     print(f"== {name}: {what}", flush=True)
@@ -115,11 +148,15 @@ def run_experiments(job: ExperimentsJob) -> pd.DataFrame:  # experiment, outcome
     "The whole chain; every failure is told in the table, and at the end `report` is written."
     rows, failed = [], set()
     for name in job.names:
-        if waits(name) and FIRST in failed: outcome = f"not made: it waits for {FIRST}, which failed"
+        if waits(name) and FIRST in failed:
+            outcome = f"not made: it waits for {FIRST}, which failed"
         else:
-            try: outcome = run_experiment(job, name)
-            except (NotebookFailed, OSError, ValueError) as e: outcome = f"failed: {e}"
-        if outcome.startswith(("failed", "not")): failed.add(name)
+            try:
+                outcome = run_experiment(job, name)
+            except (NotebookFailed, OSError, ValueError) as e:
+                outcome = f"failed: {e}"
+        if outcome.startswith(("failed", "not")):
+            failed.add(name)
         rows.append(dict(experiment=name, outcome=outcome, run=str(run_path(experiment_config(job, name)))))
     rows = pd.DataFrame(rows)
     report(job, new=not rows["outcome"].eq("was done").all())
@@ -131,7 +168,8 @@ def stop_on_failure(
 ) -> None:
     "Raise NotebookFailed that names what failed, if anything did."
     wrong = outcomes[outcomes["outcome"].str.startswith(("failed", "not"))]
-    if len(wrong): raise NotebookFailed("; ".join(f"{r.experiment} {r.outcome}" for r in wrong.itertuples()))
+    if len(wrong):
+        raise NotebookFailed("; ".join(f"{r.experiment} {r.outcome}" for r in wrong.itertuples()))
 
 # %% ../../nbs/api/reports/04_experiments.ipynb #1c1275f4
 def experiment_runs(job: ExperimentsJob) -> dict[str, Run]:  # by the experiment's name
@@ -148,28 +186,34 @@ def report_figure(
     "Figure 3 or 4 of the report, from the runs that are there."
     names, kanezaki = FIGURES[which]
     there = [name for name in names if name in runs]
-    if not there: return None
-    return compare_runs([runs[name] for name in there], images, [TITLES[name] for name in there], "iitk", kanezaki=kanezaki)
+    if not there:
+        return None
+    return compare_runs(
+        [runs[name] for name in there], images, [TITLES[name] for name in there], "iitk", kanezaki=kanezaki
+    )
 
 
 def iitk_table(job: ExperimentsJob, runs: dict[str, Run]) -> str:
     "Every network on the frames that the figures are of, in percent, also those that were not adapted to them."
     classes = Predictor.load(next(iter(runs.values())).path).classes
     split, rows = load_val("iitk", dataset_root(job.data_root, "iitk"), classes), []
-    if split is None or not split.labelled: return "The campus frames have no labels here: look at the figures."
+    if split is None or not split.labelled:
+        return "The campus frames have no labels here: look at the figures."
     for name, run in runs.items():
         found = run.metrics.get("iitk/val") or evaluate(Predictor.load(run.path), split, workers=job.workers or 0)
         rows.append({"on iitk/val": name, **{title: 100 * found[key] for key, title in SCORES.items()}})
     return pd.DataFrame(rows).to_markdown(index=False, floatfmt=".1f")
 
-
+# %% ../../nbs/api/reports/04_experiments.ipynb #090e1fa5
 def report(job: ExperimentsJob, new: bool = True) -> Path:  # the folder
     "Write table.md and both figures; without anything new only what is missing."
     runs, folder = experiment_runs(job), resolve(job.out)
     folder.mkdir(parents=True, exist_ok=True)
     if runs and (new or not (folder / "table.md").is_file()):
-        with atomic_write(folder / "table.md") as part: part.write_text(f"{summary_table(list(runs.values()))}\n\n{iitk_table(job, runs)}\n")
+        with atomic_write(folder / "table.md") as part:
+            part.write_text(f"{summary_table(list(runs.values()))}\n\n{iitk_table(job, runs)}\n")
     for which in FIGURES:
         figure = report_figure(which, runs, job.images) if new or not (folder / f"{which}.png").is_file() else None
-        if figure: save_figure(figure, folder / f"{which}.png")
+        if figure:
+            save_figure(figure, folder / f"{which}.png")
     return folder

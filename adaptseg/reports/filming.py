@@ -27,15 +27,18 @@ from ..unsupervised.fusion import find_objects
 # %% ../../nbs/api/reports/06_filming.ipynb #77195206
 def film_frames(
     source: Path,  # a video, or a folder of images
-    rate: float | None = None,  # of a video: frames a second taken, None: all; of a folder: frames a second that it holds, None: 1
+    rate: float
+    | None = None,  # of a video: frames a second taken, None: all; of a folder: frames a second that it holds, None: 1
 ) -> Iterator[tuple[float, np.ndarray]]:  # seconds, (H, W, 3) uint8 RGB
     "The frames of a video or of a folder, in order."
     if not Path(source).is_dir():
         yield from read_frames(source, rate)
         return
     files = sorted(p for p in Path(source).iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith("."))
-    if not files: raise FileNotFoundError(f"{source} holds no images ({', '.join(IMAGES)})")
-    for i, path in enumerate(files): yield i / (rate or 1), np.asarray(read_image(path))
+    if not files:
+        raise FileNotFoundError(f"{source} holds no images ({', '.join(IMAGES)})")
+    for i, path in enumerate(files):
+        yield i / (rate or 1), np.asarray(read_image(path))
 
 # %% ../../nbs/api/reports/06_filming.ipynb #8ee42e18
 SPECK = 1 / 5000  # of a picture's pixels: smaller regions are not counted
@@ -50,7 +53,9 @@ def count_objects(
     table = table[table["area"] >= SPECK * pred.size]
     names = [classes.names[i] for i in classes.group("selected")]
     objects, area = table["class"].value_counts(), table.groupby("class")["area"].sum()
-    return {name: int(objects.get(name, 0)) for name in names} | {f"{name} %": 100 * float(area.get(name, 0)) / pred.size for name in names}
+    return {name: int(objects.get(name, 0)) for name in names} | {
+        f"{name} %": 100 * float(area.get(name, 0)) / pred.size for name in names
+    }
 
 # %% ../../nbs/api/reports/06_filming.ipynb #1e798fc3
 def paint_selected(
@@ -82,25 +87,32 @@ def objects_chart(
             ax.step(table["second"], table[name], where="mid", lw=1.8, color=ink, label=name)
         ax.set(xlabel="seconds", ylabel="objects in the frame", ylim=(0, None))
         ax.yaxis.get_major_locator().set_params(integer=True)
-        if names: fig.legend(loc="outside upper left", ncols=len(names), frameon=False)
-        else: ax.text(.5, .5, "no selected objects", transform=ax.transAxes, ha="center")
+        if names:
+            fig.legend(loc="outside upper left", ncols=len(names), frameon=False)
+        else:
+            ax.text(0.5, 0.5, "no selected objects", transform=ax.transAxes, ha="center")
     return fig
 
-
+# %% ../../nbs/api/reports/06_filming.ipynb #46ef9c0d
 def film(
     predictor: Predictor,
     source: Path,  # a video, or a folder of images
     out: Path,  # .mp4; a .csv and a .png of the same name lie beside it
     rate: float | None = None,  # as for `film_frames`
     alpha: float = 0.6,  # share of the colours, 0..1
-    told: Callable[[dict], None] = lambda row: None,  # called with each row; what it raises ends the film, and nothing is kept
+    told: Callable[[dict], None] = lambda row: (
+        None
+    ),  # called with each row; what it raises ends the film, and nothing is kept
 ) -> pd.DataFrame:  # a row a frame: frame, second, objects and percent of the picture of each selected class
     "Segment every frame, and write the film with its table and chart."
     out, rows = Path(out), []
-    if not predictor.classes.group("selected"): raise ValueError(f"{predictor.classes.name} has no selected objects: give the class set a group 'selected'")
+    if not predictor.classes.group("selected"):
+        raise ValueError(f"{predictor.classes.name} has no selected objects: give the class set a group 'selected'")
 
     def painted():
-        for i, (second, frame) in enumerate(tqdm(film_frames(source, rate), total=film_length(source, rate), disable=None, unit="frame")):
+        for i, (second, frame) in enumerate(
+            tqdm(film_frames(source, rate), total=film_length(source, rate), disable=None, unit="frame")
+        ):
             pred = predictor(frame)
             rows.append({"frame": i, "second": round(second, 3), **count_objects(pred, predictor.classes)})
             told(rows[-1])
@@ -108,20 +120,23 @@ def film(
 
     write_video(out, painted(), film_rate(source, rate))
     table = pd.DataFrame(rows)
-    with atomic_write(out.with_suffix(".csv")) as part: table.round(3).to_csv(part, index=False)
+    with atomic_write(out.with_suffix(".csv")) as part:
+        table.round(3).to_csv(part, index=False)
     save_figure(objects_chart(table, predictor.classes), out.with_suffix(".png"))
     return table
 
 
 def film_rate(source: Path, rate: float | None) -> float:
     "Frames a second of what is written: that which is taken, or the video's own."
-    if rate or Path(source).is_dir(): return rate or 1
+    if rate or Path(source).is_dir():
+        return rate or 1
     seconds = [second for second, _ in zip((s for s, _ in read_frames(source)), range(30))]
     return (len(seconds) - 1) / seconds[-1] if len(seconds) > 1 and seconds[-1] else 25
 
-
+# %% ../../nbs/api/reports/06_filming.ipynb #4b524d37
 def film_length(source: Path, rate: float | None) -> int | None:  # None where a video does not say how long it is
     "About how many frames `film_frames` gives."
-    if Path(source).is_dir(): return sum(p.suffix.lower() in IMAGES for p in Path(source).iterdir())
+    if Path(source).is_dir():
+        return sum(p.suffix.lower() in IMAGES for p in Path(source).iterdir())
     seconds, own = duration(source)
     return round(seconds * min(rate or own, own)) if seconds else None

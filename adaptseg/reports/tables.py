@@ -25,9 +25,19 @@ def results(
     runs: list[Run],  # finished runs
 ) -> pd.DataFrame:  # a row for each run and split: pair, run, scored on, and scores in percent (NaN without labels)
     "All scores of runs, tidy."
-    rows = [{"pair": f"{cfg['source']} -> {cfg['target']}", "run": run.path.name, "scored on": where,
-             **{name: 100 * value if (value := s.get(key)) is not None else float("nan") for key, name in SCORES.items()}}
-            for run in runs for cfg in [run.config] for where, s in run.metrics.items()]
+    rows = [
+        {
+            "pair": f"{cfg['source']} -> {cfg['target']}",
+            "run": run.path.name,
+            "scored on": where,
+            **{
+                name: 100 * value if (value := s.get(key)) is not None else float("nan") for key, name in SCORES.items()
+            },
+        }
+        for run in runs
+        for cfg in [run.config]
+        for where, s in run.metrics.items()
+    ]
     return pd.DataFrame(rows, columns=["pair", "run", "scored on", *SCORES.values()])
 
 
@@ -44,8 +54,11 @@ def interval(
     values: np.ndarray,  # (n,) one value a seed
 ) -> tuple[float, float]:  # NaN for fewer than two values
     "A 95% bootstrap interval of the mean over seeds."
-    if len(values) < 2: return float("nan"), float("nan")
-    found = bootstrap((np.asarray(values, float),), np.mean, method="percentile", rng=np.random.default_rng(0)).confidence_interval
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    found = bootstrap(
+        (np.asarray(values, float),), np.mean, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
     return float(found.low), float(found.high)
 
 
@@ -57,20 +70,38 @@ def summary(
     frame["run"] = frame["run"].str.replace(r"-s\d+$", "", regex=True)
     rows = []
     for keys, group in frame.groupby(["pair", "run", "scored on"], sort=False):
-        stats = {f"{s} {k}": v for s in SCORES.values() for x in [group[s]] for k, v in dict(mean=x.mean(), std=x.std(), **dict(zip(("low", "high"), interval(x)))).items()}
+        stats = {
+            f"{s} {k}": v
+            for s in SCORES.values()
+            for x in [group[s]]
+            for k, v in dict(mean=x.mean(), std=x.std(), **dict(zip(("low", "high"), interval(x)))).items()
+        }
         rows.append(dict(zip(("pair", "run", "scored on"), keys), n=len(group), **stats))
     return pd.DataFrame(rows)
 
-
+# %% ../../nbs/api/reports/01_tables.ipynb #c48e25f6
 def summary_table(
     runs: list[Run],  # finished runs, several seeds of each kind
     fmt: str = "github",  # of the package tabulate
 ) -> str:
     "Mean and standard deviation over seeds, and the interval of the mIoU."
-    spread = lambda row, s: "-" if np.isnan(row[f"{s} mean"]) else f"{row[f'{s} mean']:.1f}" + (f" ± {row[f'{s} std']:.1f}" if row["n"] > 1 else "")
+    spread = lambda row, s: (
+        "-"
+        if np.isnan(row[f"{s} mean"])
+        else f"{row[f'{s} mean']:.1f}" + (f" ± {row[f'{s} std']:.1f}" if row["n"] > 1 else "")
+    )
     within = lambda row: "-" if np.isnan(row["mIoU low"]) else f"{row['mIoU low']:.1f} to {row['mIoU high']:.1f}"
-    rows = [{**{k: row[k] for k in ("pair", "run", "scored on", "n")}, **{s: spread(row, s) for s in SCORES.values()}, "95% of mean mIoU": within(row)} for _, row in summary(runs).iterrows()]
-    return tabulate(pd.DataFrame(rows), "keys", fmt, showindex=False, disable_numparse=True, colalign=("left",) * 3 + ("right",) * 5)
+    rows = [
+        {
+            **{k: row[k] for k in ("pair", "run", "scored on", "n")},
+            **{s: spread(row, s) for s in SCORES.values()},
+            "95% of mean mIoU": within(row),
+        }
+        for _, row in summary(runs).iterrows()
+    ]
+    return tabulate(
+        pd.DataFrame(rows), "keys", fmt, showindex=False, disable_numparse=True, colalign=("left",) * 3 + ("right",) * 5
+    )
 
 # %% ../../nbs/api/reports/01_tables.ipynb #e7cbe449
 def choices_table(
@@ -79,21 +110,64 @@ def choices_table(
 ) -> str:
     "Regret of every rule in mIoU points, mean and standard deviation over runs."
     found = [json.loads((r.path / "choices.json").read_text()) for r in runs if (r.path / "choices.json").is_file()]
-    rows = pd.DataFrame([dict(rule=rule, chosen=100 * c["miou"], regret=100 * c["regret"]) for choices in found for rule, c in choices.items() if c["regret"] is not None])
-    if not len(rows): return "no run has been validated on target labels"
+    rows = pd.DataFrame(
+        [
+            dict(rule=rule, chosen=100 * c["miou"], regret=100 * c["regret"])
+            for choices in found
+            for rule, c in choices.items()
+            if c["regret"] is not None
+        ]
+    )
+    if not len(rows):
+        return "no run has been validated on target labels"
     line = lambda x: f"{x.mean():.1f}" + (f" ± {x.std():.1f}" if len(x) > 1 else "")
     groups = rows.groupby("rule", sort=False)
     table = groups.agg(line).rename(columns={"chosen": "mIoU of the choice"})
     table.insert(0, "runs", groups.size())
-    return tabulate(table.reset_index(), "keys", fmt, showindex=False, disable_numparse=True, colalign=("left",) + ("right",) * 3)
+    return tabulate(
+        table.reset_index(), "keys", fmt, showindex=False, disable_numparse=True, colalign=("left",) + ("right",) * 3
+    )
 
 # %% ../../nbs/api/reports/01_tables.ipynb #9630b427
-PUBLISHED = {("gta5", "cityscapes"): {"source_only": 36.6, "adaptseg_single": 41.4, "adaptseg_multi": 42.4, "adaptseg_lsgan": 44.1}}  # mIoU of Cityscapes val, 19 classes (Tsai et al. 2018)
-PROTOCOL = dict(backbone="resnet101", width=64, levels=2, aspp_branches=2, output_stride=8, preprocessing="caffe", bn_affine=False, source_size="1280x720", target_size="1024x512",
-                crop=None, scale=None, flip=False, colour=0.0, hue=0.0, batch_size=1, steps=150_000, num_steps=250_000, optimiser="sgd", lr=2.5e-4, head_factor=10.0, lr_d=1e-4,
-                lambda_seg=0.1, lambda_adv1=2e-4, lambda_adv2=1e-3, disc_width=64, repeated_updates=True, gan="vanilla")
+PUBLISHED = {
+    ("gta5", "cityscapes"): {
+        "source_only": 36.6,
+        "adaptseg_single": 41.4,
+        "adaptseg_multi": 42.4,
+        "adaptseg_lsgan": 44.1,
+    }
+}  # mIoU of Cityscapes val, 19 classes (Tsai et al. 2018)
+PROTOCOL = dict(
+    backbone="resnet101",
+    width=64,
+    levels=2,
+    aspp_branches=2,
+    output_stride=8,
+    preprocessing="caffe",
+    bn_affine=False,
+    source_size="1280x720",
+    target_size="1024x512",
+    crop=None,
+    scale=None,
+    flip=False,
+    colour=0.0,
+    hue=0.0,
+    batch_size=1,
+    steps=150_000,
+    num_steps=250_000,
+    optimiser="sgd",
+    lr=2.5e-4,
+    head_factor=10.0,
+    lr_d=1e-4,
+    lambda_seg=0.1,
+    lambda_adv1=2e-4,
+    lambda_adv2=1e-3,
+    disc_width=64,
+    repeated_updates=True,
+    gan="vanilla",
+)
 
-
+# %% ../../nbs/api/reports/01_tables.ipynb #a24bd101
 def protocol_differences(
     run: Run,  # finished or not
 ) -> list[str]:  # such as "backbone resnet18 (paper resnet101)"; empty for the paper's own protocol
@@ -103,7 +177,7 @@ def protocol_differences(
     differs = [f"{k} {cfg.get(k)} (paper {v})" for k, v in paper.items() if cfg.get(k) != v]
     return (["sample domains, not the real ones"] if cfg.get("sample_domains") else []) + differs
 
-
+# %% ../../nbs/api/reports/01_tables.ipynb #ad45d0fd
 def published_table(
     runs: list[Run],  # finished runs
     fmt: str = "github",  # of the package tabulate
@@ -113,9 +187,25 @@ def published_table(
     rows = []
     for run in runs:
         cfg = run.config
-        paper, ours = PUBLISHED.get((cfg["source"], cfg["target"]), {}).get(cfg["method"]), run.metrics.get("cityscapes/val", {}).get("miou")
-        if paper is None or ours is None: continue
+        paper, ours = (
+            PUBLISHED.get((cfg["source"], cfg["target"]), {}).get(cfg["method"]),
+            run.metrics.get("cityscapes/val", {}).get("miou"),
+        )
+        if paper is None or ours is None:
+            continue
         differs = protocol_differences(run)
         more = f", and {len(differs) - shown} more" if len(differs) > shown else ""
-        rows.append({"run": run.path.name, "mIoU": 100 * ours, "published": paper, "difference": None if cfg.get("sample_domains") else 100 * ours - paper, "protocol differs in": ", ".join(differs[:shown]) + more or "nothing"})
-    return tabulate(rows, "keys", fmt, floatfmt=".1f", missingval="-") if rows else "no run of a pair and method that has been published"
+        rows.append(
+            {
+                "run": run.path.name,
+                "mIoU": 100 * ours,
+                "published": paper,
+                "difference": None if cfg.get("sample_domains") else 100 * ours - paper,
+                "protocol differs in": ", ".join(differs[:shown]) + more or "nothing",
+            }
+        )
+    return (
+        tabulate(rows, "keys", fmt, floatfmt=".1f", missingval="-")
+        if rows
+        else "no run of a pair and method that has been published"
+    )

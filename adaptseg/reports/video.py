@@ -30,20 +30,27 @@ def read_frames(
     rate: float | None = None,  # frames a second; None: all
 ) -> Iterator[tuple[float, np.ndarray]]:  # seconds since the first frame, (H, W, 3) uint8 RGB
     "The frames of a video, one at a time."
-    if rate is not None and not rate > 0: raise ValueError(f"rate: expected a positive number of frames a second, found {rate}")
-    if not Path(path).is_file(): raise FileNotFoundError(f"there is no video {path}")
+    if rate is not None and not rate > 0:
+        raise ValueError(f"rate: expected a positive number of frames a second, found {rate}")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no video {path}")
     n = 0
     try:
         with av.open(str(path)) as video:
-            if not video.streams.video: raise ValueError(f"{path} holds no pictures")
+            if not video.streams.video:
+                raise ValueError(f"{path} holds no pictures")
             video.streams.video[0].thread_type = "AUTO"
             for second, frame in _timed(video):
-                if rate is not None and second + 1e-6 < n / rate: continue
+                if rate is not None and second + 1e-6 < n / rate:
+                    continue
                 n = n + 1 if rate is None else int((second + 1e-6) * rate) + 1
                 yield second, frame.to_ndarray(format="rgb24")
-    except av.error.FFmpegError as e: raise ValueError(f"{path}: cannot be decoded after {n} frames ({e.strerror}). Fetch it again, or cut off what is damaged.") from None
+    except av.error.FFmpegError as e:
+        raise ValueError(
+            f"{path}: cannot be decoded after {n} frames ({e.strerror}). Fetch it again, or cut off what is damaged."
+        ) from None
 
-
+# %% ../../nbs/api/reports/05_video.ipynb #446c95dc
 def _timed(video):
     "Decoded frames and their times, from 0."
     rate, first = float(video.streams.video[0].average_rate or 25), None
@@ -56,8 +63,12 @@ def _timed(video):
 def duration(path: Path) -> tuple[float | None, float]:  # seconds, None where the file does not say; frames a second
     "How long a video is, by what it says of itself."
     try:
-        with av.open(str(path)) as video: return (video.duration / av.time_base if video.duration else None), float(video.streams.video[0].average_rate or 25)
-    except (av.error.FFmpegError, IndexError): return None, 25.
+        with av.open(str(path)) as video:
+            return (video.duration / av.time_base if video.duration else None), float(
+                video.streams.video[0].average_rate or 25
+            )
+    except (av.error.FFmpegError, IndexError):
+        return None, 25.0
 
 # %% ../../nbs/api/reports/05_video.ipynb #dc24cb69
 def write_video(
@@ -66,25 +77,33 @@ def write_video(
     rate: float = 25,  # frames a second
 ) -> int:  # frames written
     "Write frames as an mp4; nothing is left behind on an error."
-    if Path(path).suffix.lower() != ".mp4": raise ValueError(f"expected a name that ends in .mp4, found {path}")
+    if Path(path).suffix.lower() != ".mp4":
+        raise ValueError(f"expected a name that ends in .mp4, found {path}")
     n, size = 0, None
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(Path(path)) as part:
         with av.open(str(part), "w", format="mp4") as video:
             for frame in frames:
-                if size is None: stream, size = _stream(video, frame, rate), frame.shape
-                if frame.shape != size: raise ValueError(f"expected frames of one size, found {size[1]}x{size[0]} and {frame.shape[1]}x{frame.shape[0]}")
+                if size is None:
+                    stream, size = _stream(video, frame, rate), frame.shape
+                if frame.shape != size:
+                    raise ValueError(
+                        f"expected frames of one size, found {size[1]}x{size[0]} and {frame.shape[1]}x{frame.shape[0]}"
+                    )
                 even = np.pad(frame, ((0, size[0] % 2), (0, size[1] % 2), (0, 0)), "edge")
                 video.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
                 n += 1
-            if not n: raise ValueError(f"there is no frame to write to {path}")
+            if not n:
+                raise ValueError(f"there is no frame to write to {path}")
             video.mux(stream.encode())
     return n
 
 
 def _stream(video, frame, rate):
     "H.264, or MPEG-4 where this build of FFmpeg has no encoder for it; a key frame in 30, so that a player can jump."
-    stream = video.add_stream("libx264" if "libx264" in av.codecs_available else "mpeg4", rate=Fraction(rate).limit_denominator(1000))
+    stream = video.add_stream(
+        "libx264" if "libx264" in av.codecs_available else "mpeg4", rate=Fraction(rate).limit_denominator(1000)
+    )
     stream.height, stream.width = (n + n % 2 for n in frame.shape[:2])
     stream.pix_fmt, stream.gop_size = "yuv420p", 30
     return stream
@@ -97,20 +116,26 @@ class Frames:
         self,
         path: Path,  # a video
     ):
-        if not Path(path).is_file(): raise FileNotFoundError(f"there is no video {path}")
-        try: self.video = av.open(str(path))
-        except av.error.FFmpegError as e: raise ValueError(f"{path}: cannot be read ({e.strerror})") from None
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"there is no video {path}")
+        try:
+            self.video = av.open(str(path))
+        except av.error.FFmpegError as e:
+            raise ValueError(f"{path}: cannot be read ({e.strerror})") from None
         self.path, self.stream = path, self.video.streams.video[0]
         self.rate, self.start, self.at, self.left = self.stream.average_rate, self.stream.start_time or 0, -1, None
 
     def __getitem__(self, index: int) -> np.ndarray:  # (H, W, 3) uint8 RGB
         "A frame; `IndexError` where the film has none."
-        if self.left is None or not 0 < index - self.at <= 30: self._seek(index)
+        if self.left is None or not 0 < index - self.at <= 30:
+            self._seek(index)
         try:
             for frame in self.left:
                 self.at = round(float((frame.pts - self.start) * self.stream.time_base * self.rate))
-                if self.at >= index: return frame.to_ndarray(format="rgb24")
-        except av.error.FFmpegError as e: raise ValueError(f"{self.path}: cannot be decoded at frame {index} ({e.strerror})") from None
+                if self.at >= index:
+                    return frame.to_ndarray(format="rgb24")
+        except av.error.FFmpegError as e:
+            raise ValueError(f"{self.path}: cannot be decoded at frame {index} ({e.strerror})") from None
         self.left = None
         raise IndexError(f"{self.path} has no frame {index}")
 

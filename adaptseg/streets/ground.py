@@ -17,119 +17,161 @@ from .textures import cell, dice, fade, noise
 @dataclass(frozen=True)
 class Plan:
     "What streets of one place have in common; pairs are a range, lengths are metres"
-    lanes: tuple = (1, 1)          # for each direction
-    lane: tuple = (3., 3.4)        # width of a lane
-    keep: int = 1                  # traffic keeps to the right (1) or to the left (-1)
-    parking: float = .6            # chance of a parking strip
-    verge: tuple = (0., 0.)        # grass between road and pavement
-    pavement: tuple = (2.4, 4.)    # its width
-    setback: tuple = (0., 0.)      # between pavement and houses
-    garden: float = .5             # chance that the setback is grass
-    width: tuple = (9., 17.)       # of a house
-    height: tuple = (11., 19.)     # of a house
-    gap: float = .12               # chance of a plot without a house
-    pitched: float = .5            # chance of a pitched roof
-    barrier: float = .5            # chance of a wall or fence along a setback or a gap
-    crossing: float = .5           # chance of a side street
-    centre: bool = True            # a line in the middle of the road
-    trees: float = 6.              # along the kerb, about how many
-    kinds: tuple = ('broad',)      # of trees
-    bushes: float = 4.             # in front of houses
-    lamps: float = 5.              # street lamps
-    lamp: str = 'arm'              # which make of them
-    lights: float = 1.5            # traffic lights away from crossings
-    signs: float = 4.              # traffic signs
-    board: float = 0.              # chance of an overhead sign
-    cars: float = 5.               # moving ones
-    trucks: float = .4             # moving ones
-    buses: float = .4              # moving ones
-    trains: float = .15            # chance of a tram
-    parked: float = 7.             # cars at the kerb
-    people: float = 12.            # on the pavements
-    crossers: float = 1.5          # people on the carriageway
-    motorcycles: float = .8        # ridden
-    bicycles: float = 1.           # ridden
-    stands: float = 2.             # bicycles and motorcycles at rest
-    benches: float = 1.            # on the pavements
-    walls: tuple = ((.72, .66, .54), (.62, .5, .42), (.74, .72, .68), (.58, .58, .56), (.7, .58, .42))   # colours of houses, 0..1
-    roofs: tuple = ((.45, .24, .18), (.36, .34, .34))   # colours of roofs
-    bodies: tuple = ((.12, .12, .14), (.62, .63, .65), (.8, .8, .8), (.2, .25, .35), (.4, .1, .1), (.35, .36, .38))   # colours of vehicles
-    clothes: tuple = ((.16, .17, .2), (.25, .28, .38), (.5, .2, .2), (.62, .6, .56), (.3, .33, .3), (.75, .72, .68))   # colours of clothes
-    skins: tuple = ((.8, .6, .5), (.72, .52, .42), (.5, .34, .25))   # colours of skins
-    leaves: tuple = ((.26, .34, .16), (.3, .37, .2))   # colours of leaves
-    road: tuple = (.36, .36, .37)   # colour of asphalt
-    paved: tuple = (.56, .54, .52)   # colour of paving
-    grass: tuple = (.33, .4, .2)   # colour of grass
+
+    lanes: tuple = (1, 1)  # for each direction
+    lane: tuple = (3.0, 3.4)  # width of a lane
+    keep: int = 1  # traffic keeps to the right (1) or to the left (-1)
+    parking: float = 0.6  # chance of a parking strip
+    verge: tuple = (0.0, 0.0)  # grass between road and pavement
+    pavement: tuple = (2.4, 4.0)  # its width
+    setback: tuple = (0.0, 0.0)  # between pavement and houses
+    garden: float = 0.5  # chance that the setback is grass
+    width: tuple = (9.0, 17.0)  # of a house
+    height: tuple = (11.0, 19.0)  # of a house
+    gap: float = 0.12  # chance of a plot without a house
+    pitched: float = 0.5  # chance of a pitched roof
+    barrier: float = 0.5  # chance of a wall or fence along a setback or a gap
+    crossing: float = 0.5  # chance of a side street
+    centre: bool = True  # a line in the middle of the road
+    trees: float = 6.0  # along the kerb, about how many
+    kinds: tuple = ("broad",)  # of trees
+    bushes: float = 4.0  # in front of houses
+    lamps: float = 5.0  # street lamps
+    lamp: str = "arm"  # which make of them
+    lights: float = 1.5  # traffic lights away from crossings
+    signs: float = 4.0  # traffic signs
+    board: float = 0.0  # chance of an overhead sign
+    cars: float = 5.0  # moving ones
+    trucks: float = 0.4  # moving ones
+    buses: float = 0.4  # moving ones
+    trains: float = 0.15  # chance of a tram
+    parked: float = 7.0  # cars at the kerb
+    people: float = 12.0  # on the pavements
+    crossers: float = 1.5  # people on the carriageway
+    motorcycles: float = 0.8  # ridden
+    bicycles: float = 1.0  # ridden
+    stands: float = 2.0  # bicycles and motorcycles at rest
+    benches: float = 1.0  # on the pavements
+    walls: tuple = (
+        (0.72, 0.66, 0.54),
+        (0.62, 0.5, 0.42),
+        (0.74, 0.72, 0.68),
+        (0.58, 0.58, 0.56),
+        (0.7, 0.58, 0.42),
+    )  # colours of houses, 0..1
+    roofs: tuple = ((0.45, 0.24, 0.18), (0.36, 0.34, 0.34))  # colours of roofs
+    bodies: tuple = (
+        (0.12, 0.12, 0.14),
+        (0.62, 0.63, 0.65),
+        (0.8, 0.8, 0.8),
+        (0.2, 0.25, 0.35),
+        (0.4, 0.1, 0.1),
+        (0.35, 0.36, 0.38),
+    )  # colours of vehicles
+    clothes: tuple = (
+        (0.16, 0.17, 0.2),
+        (0.25, 0.28, 0.38),
+        (0.5, 0.2, 0.2),
+        (0.62, 0.6, 0.56),
+        (0.3, 0.33, 0.3),
+        (0.75, 0.72, 0.68),
+    )  # colours of clothes
+    skins: tuple = ((0.8, 0.6, 0.5), (0.72, 0.52, 0.42), (0.5, 0.34, 0.25))  # colours of skins
+    leaves: tuple = ((0.26, 0.34, 0.16), (0.3, 0.37, 0.2))  # colours of leaves
+    road: tuple = (0.36, 0.36, 0.37)  # colour of asphalt
+    paved: tuple = (0.56, 0.54, 0.52)  # colour of paving
+    grass: tuple = (0.33, 0.4, 0.2)  # colour of grass
 
 # %% ../../nbs/api/streets/02_ground.ipynb #fa0458d9
 @dataclass(eq=False)
 class Street:
     "One street: its ground plan and all that stands in it; x across, y along"
-    plan: Plan
-    half: float          # half the carriageway, with its parking strips
-    lane: float          # width of a lane
-    edges: np.ndarray    # (E,) x where the ground changes
-    zones: np.ndarray    # (E + 1,) index into `textures.ZONES` between them
-    cross: tuple         # (y0, y1) of the side street, or None
-    bend: float          # x moves by bend * y**2
-    park: float          # width of a parking strip, 0 without one
-    rails: tuple         # x of tram tracks
-    facades: tuple       # x of the house fronts, left and right
-    things: list         # what stands still
-    movers: list         # what goes along it or across, as a rule in time
 
-FAR, BEGIN = 130., -8.   # the street reaches from BEGIN to FAR metres
+    plan: Plan
+    half: float  # half the carriageway, with its parking strips
+    lane: float  # width of a lane
+    edges: np.ndarray  # (E,) x where the ground changes
+    zones: np.ndarray  # (E + 1,) index into `textures.ZONES` between them
+    cross: tuple  # (y0, y1) of the side street, or None
+    bend: float  # x moves by bend * y**2
+    park: float  # width of a parking strip, 0 without one
+    rails: tuple  # x of tram tracks
+    facades: tuple  # x of the house fronts, left and right
+    things: list  # what stands still
+    movers: list  # what goes along it or across, as a rule in time
+
+
+FAR, BEGIN = 130.0, -8.0  # the street reaches from BEGIN to FAR metres
 
 # %% ../../nbs/api/streets/02_ground.ipynb #dfc35321
 def ground_plan(plan, rng):
     "An empty `Street`: widths, zones, side street, bend"
     u = lambda r: float(rng.uniform(*r))
     lanes, lane = int(rng.integers(plan.lanes[0], plan.lanes[1] + 1)), u(plan.lane)
-    park = 2.2 if rng.random() < plan.parking else 0.
+    park = 2.2 if rng.random() < plan.parking else 0.0
     half = lanes * lane + park
     edges, zones, fronts = [], [], []
     for s in (-1, 1):
         verge, pave, back = u(plan.verge), u(plan.pavement), u(plan.setback)
         marks = [half, half + verge, half + verge + pave]
-        kinds = [2, 1, 2 if rng.random() < plan.garden else 1]   # verge, pavement, setback
+        kinds = [2, 1, 2 if rng.random() < plan.garden else 1]  # verge, pavement, setback
         edges.append(marks if s > 0 else [-m for m in marks[::-1]])
         zones.append(kinds if s > 0 else kinds[::-1])
         fronts.append(s * (marks[-1] + back))
     y = float(rng.uniform(17, 42))
     cross = (y, y + float(rng.uniform(7, 11))) if rng.random() < plan.crossing else None
-    rails = (plan.keep * lane * .5, -plan.keep * lane * .5) if rng.random() < min(1, 2 * plan.trains) else ()
-    return Street(plan, half, lane, np.float32(edges[0] + edges[1]), np.array(zones[0] + [0] + zones[1]), cross,
-                  float(rng.normal(0, 6e-4)), park, rails, tuple(fronts), [], [])
+    rails = (plan.keep * lane * 0.5, -plan.keep * lane * 0.5) if rng.random() < min(1, 2 * plan.trains) else ()
+    return Street(
+        plan,
+        half,
+        lane,
+        np.float32(edges[0] + edges[1]),
+        np.array(zones[0] + [0] + zones[1]),
+        cross,
+        float(rng.normal(0, 6e-4)),
+        park,
+        rails,
+        tuple(fronts),
+        [],
+        [],
+    )
 
+# %% ../../nbs/api/streets/02_ground.ipynb #b3de9348
 def zone_at(st, x, y):
     "Index into ZONES of places `x`, `y` (n,) in the street's own, straight coordinates"
     z = np.take(st.zones, np.searchsorted(st.edges, x))
-    if st.cross is None: return z
+    if st.cross is None:
+        return z
     (y0, y1), out = st.cross, (x < st.edges[0]) | (x > st.edges[-1])
     z = np.where(out & (y > y0 - 2.6) & (y < y1 + 2.6), 1, z)
     return np.where((y > y0) & (y < y1), 0, z)
 
 # %% ../../nbs/api/streets/02_ground.ipynb #0d223f64
-ZONES = ('road', 'sidewalk', 'terrain')
+ZONES = ("road", "sidewalk", "terrain")
+
 
 def asphalt(x, y, depth, focal, rgb):
     "Grain, patches of another age, and tracks of tyres"
-    tone = .84 + .32 * noise(x, y, .9, 1.5) + .3 * (noise(x, y, 30., .3) - .5) * fade(.06, depth, focal)
-    iu, iv, fu, fv = cell(x + 50, y + .3 * x, 2.6, 9.)
-    return rgb * (tone * (1 - np.float32(.12) * (dice(iu, iv, 5) > .86)))
+    tone = 0.84 + 0.32 * noise(x, y, 0.9, 1.5) + 0.3 * (noise(x, y, 30.0, 0.3) - 0.5) * fade(0.06, depth, focal)
+    iu, iv, fu, fv = cell(x + 50, y + 0.3 * x, 2.6, 9.0)
+    return rgb * (tone * (1 - np.float32(0.12) * (dice(iu, iv, 5) > 0.86)))
+
 
 def paving(x, y, depth, focal, rgb):
     "Slabs of 0.6 metres"
-    iu, iv, fu, fv = cell(x, y, .6, .6)
-    k = fade(.12, depth, focal)
-    return rgb * (.9 + .2 * noise(x, y, 1.1, 1.4) + (.14 * (dice(iu, iv) - .5) - .16 * ((fu < .07) | (fv < .07))) * k)
+    iu, iv, fu, fv = cell(x, y, 0.6, 0.6)
+    k = fade(0.12, depth, focal)
+    return rgb * (
+        0.9 + 0.2 * noise(x, y, 1.1, 1.4) + (0.14 * (dice(iu, iv) - 0.5) - 0.16 * ((fu < 0.07) | (fv < 0.07))) * k
+    )
+
 
 def grass(x, y, depth, focal, rgb):
     "Grass with bald patches"
-    n, k = noise(x, y, .7, 1.5), fade(.08, depth, focal)
-    bald = np.clip((n - .58) * 5, 0, 1)
-    rgb = rgb * (1 - bald) + np.float32([[.56], [.47], [.34]]) * bald
-    return rgb * (.86 + .2 * n + .7 * (noise(x, y, 30., .4) - .5) * k)
+    n, k = noise(x, y, 0.7, 1.5), fade(0.08, depth, focal)
+    bald = np.clip((n - 0.58) * 5, 0, 1)
+    rgb = rgb * (1 - bald) + np.float32([[0.56], [0.47], [0.34]]) * bald
+    return rgb * (0.86 + 0.2 * n + 0.7 * (noise(x, y, 30.0, 0.4) - 0.5) * k)
 
 # %% ../../nbs/api/streets/02_ground.ipynb #90f47a69
 def markings(st, x, y):
@@ -137,14 +179,17 @@ def markings(st, x, y):
     n = round((st.half - st.park) / st.lane)
     k = np.zeros(len(x), bool)
     if st.plan.centre:
-        for i in range(-n + 1, n): k |= (np.abs(x - i * st.lane) < .09) & ((y % 6 < 3) if i else (np.abs(y % 9) < 6 if n == 1 else True))
-    if st.park: k |= (np.abs(np.abs(x) - (st.half - st.park)) < .07) & (y % 5.5 < 5.2)
-    if st.cross is None: return k
+        for i in range(-n + 1, n):
+            k |= (np.abs(x - i * st.lane) < 0.09) & ((y % 6 < 3) if i else (np.abs(y % 9) < 6 if n == 1 else True))
+    if st.park:
+        k |= (np.abs(np.abs(x) - (st.half - st.park)) < 0.07) & (y % 5.5 < 5.2)
+    if st.cross is None:
+        return k
     y0, y1 = st.cross
-    for a in (y0 - 4., y1 + .8):
-        strip = (y > a - 1.) & (y < a + 3.6) if a < y0 else (y > a) & (y < a + 3)
-        k = np.where(strip, (y > a) & (y < a + 3) & ((x + 50) % 1.2 < .6) | (y < a - .55) & (x * st.plan.keep > 0), k)
-    return np.where((y > y0 - .9) & (y < y1 + .7), False, k)
+    for a in (y0 - 4.0, y1 + 0.8):
+        strip = (y > a - 1.0) & (y < a + 3.6) if a < y0 else (y > a) & (y < a + 3)
+        k = np.where(strip, (y > a) & (y < a + 3) & ((x + 50) % 1.2 < 0.6) | (y < a - 0.55) & (x * st.plan.keep > 0), k)
+    return np.where((y > y0 - 0.9) & (y < y1 + 0.7), False, k)
 
 # %% ../../nbs/api/streets/02_ground.ipynb #dfd182ca
 def ground(st, x, y, depth, focal):
@@ -157,10 +202,10 @@ def ground(st, x, y, depth, focal):
         base[:, m] = f(x[m], y[m], depth[m], focal, base[:, m])
     road = np.flatnonzero(zone == 0)
     paint = road[markings(st, x[road], y[road])]
-    base[:, paint] = .18 * base[:, paint] + np.float32(.65)
+    base[:, paint] = 0.18 * base[:, paint] + np.float32(0.65)
     for r in st.rails:
-        m = road[np.abs(np.abs(x[road] - r) - .72) < .05]
-        base[:, m] = np.float32([[.62], [.6], [.58]])
-    kerb = np.flatnonzero((zone > 0) & (np.abs(np.abs(x) - st.half - .1) < .1))
-    base[:, kerb] = base[:, kerb] * .4 + .42
+        m = road[np.abs(np.abs(x[road] - r) - 0.72) < 0.05]
+        base[:, m] = np.float32([[0.62], [0.6], [0.58]])
+    kerb = np.flatnonzero((zone > 0) & (np.abs(np.abs(x) - st.half - 0.1) < 0.1))
+    base[:, kerb] = base[:, kerb] * 0.4 + 0.42
     return zone, base

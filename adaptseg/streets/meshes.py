@@ -15,26 +15,30 @@ import numpy as np
 from ..datasets.labels import CITYSCAPES_IDS
 
 # %% ../../nbs/api/streets/00_meshes.ipynb #15a24bda
-LABEL = {name: i for i, name in CITYSCAPES_IDS.ids.items() if name and i >= 0}   # class name -> id on disk
-STATIC = 4   # the Cityscapes id of street furniture without a class: benches, bins
-MATERIALS = ('sky', 'ground', 'flat', 'facade', 'brick', 'leaf', 'fence', 'cloth', 'glass', 'roof', 'lamp')
+LABEL = {name: i for i, name in CITYSCAPES_IDS.ids.items() if name and i >= 0}  # class name -> id on disk
+STATIC = 4  # the Cityscapes id of street furniture without a class: benches, bins
+MATERIALS = ("sky", "ground", "flat", "facade", "brick", "leaf", "fence", "cloth", "glass", "roof", "lamp")
 MAT = {name: i for i, name in enumerate(MATERIALS)}
+
 
 @dataclass(eq=False)
 class Mesh:
     "The faces of one thing, stored flat: vertices one after the other, and how many each face has"
-    xyz: np.ndarray    # (V, 3) float32, corners in metres
-    bb: np.ndarray     # (V, 2) float32, offsets right and up in the camera's plane: these faces always turn to the camera
-    n: np.ndarray      # (F,) int64, corners of each face
-    info: np.ndarray   # (F, 4) uint8: label id, material, paint slot 0..3, 1 if seen from its front side only
-    rgb: np.ndarray    # (F, 3) float32, colour 0..1, multiplied by the paint of its slot
-    par: np.ndarray    # (F, 2) float32, what the texture of its material needs (a radius, a window's pitch)
-    foot: tuple        # half width, half length, lowest and highest metre of what casts its shadow
+
+    xyz: np.ndarray  # (V, 3) float32, corners in metres
+    bb: np.ndarray  # (V, 2) float32, offsets right and up in the camera's plane: these faces always turn to the camera
+    n: np.ndarray  # (F,) int64, corners of each face
+    info: np.ndarray  # (F, 4) uint8: label id, material, paint slot 0..3, 1 if seen from its front side only
+    rgb: np.ndarray  # (F, 3) float32, colour 0..1, multiplied by the paint of its slot
+    par: np.ndarray  # (F, 2) float32, what the texture of its material needs (a radius, a window's pitch)
+    foot: tuple  # half width, half length, lowest and highest metre of what casts its shadow
 
 # %% ../../nbs/api/streets/00_meshes.ipynb #d59d325f
 class Builder:
     "Collects faces and freezes them into a `Mesh`"
-    def __init__(self, cls, mat='flat'): self.cls, self.mat, self.faces = cls, mat, []   # defaults of its faces
+
+    def __init__(self, cls, mat="flat"):
+        self.cls, self.mat, self.faces = cls, mat, []  # defaults of its faces
 
     def face(self, pts, rgb=(1, 1, 1), slot=0, cls=None, mat=None, solid=True, bb=None, par=(0, 0)):
         "A flat face through `pts`, counter-clockwise from outside, the first edge along its bottom"
@@ -51,7 +55,8 @@ class Builder:
         "Four walls and a lid between two corners; the ground hides the bottom"
         (x0, y0, z0), (x1, y1, z1) = lo, hi
         c = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
-        for (ax, ay), (bx, by) in zip(c, c[1:] + c[:1]): self.face([(ax, ay, z0), (bx, by, z0), (bx, by, z1), (ax, ay, z1)], **kw)
+        for (ax, ay), (bx, by) in zip(c, c[1:] + c[:1]):
+            self.face([(ax, ay, z0), (bx, by, z0), (bx, by, z1), (ax, ay, z1)], **kw)
         return self.face([(*p, z1) for p in c], **{**kw, **(top or {})})
 
     def mesh(self, foot=None):
@@ -59,237 +64,455 @@ class Builder:
         f32 = lambda v, k: np.array(v, np.float32).reshape(-1, k)
         xyz, bb = (f32([p for f in self.faces for p in f[i]], k) for i, k in ((0, 3), (1, 2)))
         ext = np.abs(np.concatenate([xyz[:, :2], bb[:, :1].repeat(2, 1)])).max(0)
-        return Mesh(xyz, bb, np.array([len(f[0]) for f in self.faces]), np.array([f[2] for f in self.faces], np.uint8),
-                    f32([f[3] for f in self.faces], 3), f32([f[4] for f in self.faces], 2),
-                    foot or (*ext.tolist(), 0., float((xyz[:, 2] + bb[:, 1]).max())))
+        return Mesh(
+            xyz,
+            bb,
+            np.array([len(f[0]) for f in self.faces]),
+            np.array([f[2] for f in self.faces], np.uint8),
+            f32([f[3] for f in self.faces], 3),
+            f32([f[4] for f in self.faces], 2),
+            foot or (*ext.tolist(), 0.0, float((xyz[:, 2] + bb[:, 1]).max())),
+        )
 
 # %% ../../nbs/api/streets/00_meshes.ipynb #86759ecb
-def ring(r, n=8, y=0., z=0., squash=1.):
+def ring(r, n=8, y=0.0, z=0.0, squash=1.0):
     "`n` points on a circle, as (horizontal, vertical)"
     a = np.arange(n) * 2 * np.pi / n + np.pi / n
     return [(y + r * c, z + squash * r * s) for c, s in zip(np.cos(a), np.sin(a))]
 
-PROFILES = dict(   # (y, z, half width) of the outline; glass between the corners 3-4 and 5-6
-    sedan=((-2.25, .3, .86), (-2.28, .72, .88), (-2.15, .98, .84), (-1.45, 1.02, .84), (-.85, 1.43, .62), (.3, 1.45, .62), (1.1, .98, .84), (2.1, .82, .84), (2.25, .6, .84), (2.22, .3, .84)),
-    hatch=((-1.95, .3, .84), (-2., .7, .86), (-1.95, .95, .84), (-1.9, 1., .83), (-1.5, 1.5, .64), (.25, 1.52, .64), (1.05, 1., .83), (1.85, .85, .82), (1.98, .6, .82), (1.95, .3, .82)),
-    suv=((-2.2, .4, .92), (-2.25, .85, .95), (-2.22, 1.12, .93), (-2.2, 1.15, .92), (-1.95, 1.78, .74), (.35, 1.8, .74), (1.15, 1.14, .92), (2.1, 1., .92), (2.28, .75, .92), (2.25, .4, .92)))
+# %% ../../nbs/api/streets/00_meshes.ipynb #acc58c52
+PROFILES = dict(  # (y, z, half width) of the outline; glass between the corners 3-4 and 5-6
+    sedan=(
+        (-2.25, 0.3, 0.86),
+        (-2.28, 0.72, 0.88),
+        (-2.15, 0.98, 0.84),
+        (-1.45, 1.02, 0.84),
+        (-0.85, 1.43, 0.62),
+        (0.3, 1.45, 0.62),
+        (1.1, 0.98, 0.84),
+        (2.1, 0.82, 0.84),
+        (2.25, 0.6, 0.84),
+        (2.22, 0.3, 0.84),
+    ),
+    hatch=(
+        (-1.95, 0.3, 0.84),
+        (-2.0, 0.7, 0.86),
+        (-1.95, 0.95, 0.84),
+        (-1.9, 1.0, 0.83),
+        (-1.5, 1.5, 0.64),
+        (0.25, 1.52, 0.64),
+        (1.05, 1.0, 0.83),
+        (1.85, 0.85, 0.82),
+        (1.98, 0.6, 0.82),
+        (1.95, 0.3, 0.82),
+    ),
+    suv=(
+        (-2.2, 0.4, 0.92),
+        (-2.25, 0.85, 0.95),
+        (-2.22, 1.12, 0.93),
+        (-2.2, 1.15, 0.92),
+        (-1.95, 1.78, 0.74),
+        (0.35, 1.8, 0.74),
+        (1.15, 1.14, 0.92),
+        (2.1, 1.0, 0.92),
+        (2.28, 0.75, 0.92),
+        (2.25, 0.4, 0.92),
+    ),
+)
 
+# %% ../../nbs/api/streets/00_meshes.ipynb #0a9eb3e2
 @lru_cache(None)
-def car(kind='sedan'):   # 'sedan', 'hatch' or 'suv'
+def car(kind="sedan"):  # 'sedan', 'hatch' or 'suv'
     "A car; paint slot 1 is its body"
-    p, b = PROFILES[kind], Builder('car')
+    p, b = PROFILES[kind], Builder("car")
     for k, ((y0, z0, w0), (y1, z1, w1)) in enumerate(zip(p, p[1:])):
         g = k in (3, 5)
-        b.face([(-w0, y0, z0), (w0, y0, z0), (w1, y1, z1), (-w1, y1, z1)], slot=0 if g else 1,
-               rgb=(.12, .15, .19) if g else (.8, .8, .8) if k == 8 else (1, 1, 1), mat='glass' if g else 'flat')
-    for s in (1, -1):   # right, then left: the order of the corners turns round
-        side = lambda pts, **kw: b.face([(s * w, y, z) for y, z, w in (pts if s > 0 else pts[1::-1] + pts[:1:-1])], **kw)
-        side([p[0], p[9], p[8], p[7], p[6], p[3], p[2], p[1]], slot=1, rgb=(.93, .93, .93))
-        side([p[3], p[6], p[5], p[4]], slot=1, rgb=(.85, .85, .85))
+        b.face(
+            [(-w0, y0, z0), (w0, y0, z0), (w1, y1, z1), (-w1, y1, z1)],
+            slot=0 if g else 1,
+            rgb=(0.12, 0.15, 0.19) if g else (0.8, 0.8, 0.8) if k == 8 else (1, 1, 1),
+            mat="glass" if g else "flat",
+        )
+    for s in (1, -1):  # right, then left: the order of the corners turns round
+        side = lambda pts, **kw: b.face(
+            [(s * w, y, z) for y, z, w in (pts if s > 0 else pts[1::-1] + pts[:1:-1])], **kw
+        )
+        side([p[0], p[9], p[8], p[7], p[6], p[3], p[2], p[1]], slot=1, rgb=(0.93, 0.93, 0.93))
+        side([p[3], p[6], p[5], p[4]], slot=1, rgb=(0.85, 0.85, 0.85))
         (y3, z3, w3), (y4, z4, w4), (y5, z5, w5), (y6, z6, w6) = p[3:7]
-        mid, lo, hi = (y4 + y5) / 2, .06, -.06
-        side([(y3 + .25, z3 + lo, w3 + .01), (mid - .05, z3 + lo, w3 + .01), (mid - .05, z4 + hi, w4 + .02), (y4 + .1, z4 + hi, w4 + .02)], mat='glass', rgb=(.13, .16, .2))
-        side([(mid + .05, z3 + lo, w3 + .01), (y6 - .25, z6 + lo, w6 + .01), (y5 - .05, z5 + hi, w5 + .02), (mid + .05, z5 + hi, w5 + .02)], mat='glass', rgb=(.13, .16, .2))
-    return _wheels(_lamps(b, p[0][0] - .04, p[9][0] + .04, p[1][1], .85), p[0][2] + .03, 1.32, .34).mesh()
+        mid, lo, hi = (y4 + y5) / 2, 0.06, -0.06
+        side(
+            [
+                (y3 + 0.25, z3 + lo, w3 + 0.01),
+                (mid - 0.05, z3 + lo, w3 + 0.01),
+                (mid - 0.05, z4 + hi, w4 + 0.02),
+                (y4 + 0.1, z4 + hi, w4 + 0.02),
+            ],
+            mat="glass",
+            rgb=(0.13, 0.16, 0.2),
+        )
+        side(
+            [
+                (mid + 0.05, z3 + lo, w3 + 0.01),
+                (y6 - 0.25, z6 + lo, w6 + 0.01),
+                (y5 - 0.05, z5 + hi, w5 + 0.02),
+                (mid + 0.05, z5 + hi, w5 + 0.02),
+            ],
+            mat="glass",
+            rgb=(0.13, 0.16, 0.2),
+        )
+    return _wheels(_lamps(b, p[0][0] - 0.04, p[9][0] + 0.04, p[1][1], 0.85), p[0][2] + 0.03, 1.32, 0.34).mesh()
 
 # %% ../../nbs/api/streets/00_meshes.ipynb #b3478f98
-def _wheels(b, w, y, r, rgb=(.06, .06, .07)):
+def _wheels(b, w, y, r, rgb=(0.06, 0.06, 0.07)):
     "Four wheels as dark rings with a hub, on both sides"
     for s in (1, -1):
         for yy in (-y, y):
-            for k, c in ((1., rgb), (.5, (.45, .45, .47))):
-                b.face([(s * (w + .01 * (k < 1)), q, z) for q, z in ring(r * k, 10, yy, r)[::s]], rgb=c)
+            for k, c in ((1.0, rgb), (0.5, (0.45, 0.45, 0.47))):
+                b.face([(s * (w + 0.01 * (k < 1)), q, z) for q, z in ring(r * k, 10, yy, r)[::s]], rgb=c)
     return b
+
 
 def _lamps(b, y0, y1, z, w):
     "Rear lamps, front lamps, number plates and a dark bumper"
     for s in (-1, 1):
-        for y, c in ((y0, (.75, .05, .04)), (y1, (1., .98, .86))):
-            xs = sorted((s * w * .55, s * w * .97), reverse=y > 0)
-            b.face([(xs[0], y, z - .05), (xs[1], y, z - .05), (xs[1], y, z + .13), (xs[0], y, z + .13)], rgb=c, mat='lamp')
+        for y, c in ((y0, (0.75, 0.05, 0.04)), (y1, (1.0, 0.98, 0.86))):
+            xs = sorted((s * w * 0.55, s * w * 0.97), reverse=y > 0)
+            b.face(
+                [(xs[0], y, z - 0.05), (xs[1], y, z - 0.05), (xs[1], y, z + 0.13), (xs[0], y, z + 0.13)],
+                rgb=c,
+                mat="lamp",
+            )
     for y, k in ((y0, 1), (y1, -1)):
-        for hw, lo, hi, c in ((w, .28, .42, (.1, .1, .11)), (.26, .48, .6, (.9, .9, .8))):
+        for hw, lo, hi, c in ((w, 0.28, 0.42, (0.1, 0.1, 0.11)), (0.26, 0.48, 0.6, (0.9, 0.9, 0.8))):
             b.face([(-k * hw, y, lo), (k * hw, y, lo), (k * hw, y, hi), (-k * hw, y, hi)], rgb=c)
     return b
 
+
 def _panel(b, axis, at, a0, a1, z0, z1, **kw):
     "A rectangle lying on a box: `axis` 'x' on its sides (at > 0 right), 'y' on its ends (at < 0 rear)"
-    a0, a1 = (a0, a1) if (at > 0) == (axis == 'x') else (a1, a0)
-    pt = (lambda a, z: (at, a, z)) if axis == 'x' else (lambda a, z: (a, at, z))
+    a0, a1 = (a0, a1) if (at > 0) == (axis == "x") else (a1, a0)
+    pt = (lambda a, z: (at, a, z)) if axis == "x" else (lambda a, z: (a, at, z))
     return b.face([pt(a0, z0), pt(a1, z0), pt(a1, z1), pt(a0, z1)], **kw)
 
 # %% ../../nbs/api/streets/00_meshes.ipynb #ebb66b75
 @lru_cache(None)
-def long_vehicle(cls):   # 'bus' or 'train'
+def long_vehicle(cls):  # 'bus' or 'train'
     "A bus of 11 metres or a tram of 26; paint slot 1 below, slot 2 as a band"
-    w, h, half = (1.25, 3.1, 5.5) if cls == 'bus' else (1.3, 3.6, 13.)
-    b, glass = Builder(cls).box((-w, -half, .3), (w, half, h), slot=1), dict(mat='glass', rgb=(.1, .13, .17))
+    w, h, half = (1.25, 3.1, 5.5) if cls == "bus" else (1.3, 3.6, 13.0)
+    b, glass = Builder(cls).box((-w, -half, 0.3), (w, half, h), slot=1), dict(mat="glass", rgb=(0.1, 0.13, 0.17))
     for s in (1, -1):
-        _panel(b, 'x', s * (w + .01), -half, half, .35, .85, slot=2)
-        for y in np.arange(-half + .3, half - 1.2, 1.6): _panel(b, 'x', s * (w + .02), y, y + 1.42, 1.25, 2.45, **glass)
-    for y in (-half - .01, half + .01):
-        _panel(b, 'y', y, -w + .12, w - .12, 1.2, 2.55, **glass)
-        _panel(b, 'y', y, -w, w, .35, .8, slot=2)
-        _panel(b, 'y', y * 1.002, -.8, .8, 2.68, 2.95, rgb=(.95, .6, .1), mat='lamp')
-        for s in (-1, 1): _panel(b, 'y', y * 1.003, *sorted((s * .8, s * 1.1)), .85, 1.05, rgb=(.8, .08, .05) if y < 0 else (1, 1, .9), mat='lamp')
-    return (_wheels(b, w + .03, half - 2.2, .48) if cls == 'bus' else b).mesh()
+        _panel(b, "x", s * (w + 0.01), -half, half, 0.35, 0.85, slot=2)
+        for y in np.arange(-half + 0.3, half - 1.2, 1.6):
+            _panel(b, "x", s * (w + 0.02), y, y + 1.42, 1.25, 2.45, **glass)
+    for y in (-half - 0.01, half + 0.01):
+        _panel(b, "y", y, -w + 0.12, w - 0.12, 1.2, 2.55, **glass)
+        _panel(b, "y", y, -w, w, 0.35, 0.8, slot=2)
+        _panel(b, "y", y * 1.002, -0.8, 0.8, 2.68, 2.95, rgb=(0.95, 0.6, 0.1), mat="lamp")
+        for s in (-1, 1):
+            _panel(
+                b,
+                "y",
+                y * 1.003,
+                *sorted((s * 0.8, s * 1.1)),
+                0.85,
+                1.05,
+                rgb=(0.8, 0.08, 0.05) if y < 0 else (1, 1, 0.9),
+                mat="lamp",
+            )
+    return (_wheels(b, w + 0.03, half - 2.2, 0.48) if cls == "bus" else b).mesh()
+
 
 @lru_cache(None)
-def truck(kind='box'):   # 'box': a van body; 'tipper': an open load
+def truck(kind="box"):  # 'box': a van body; 'tipper': an open load
     "A lorry of 8 metres; paint slot 1 its cab, slot 2 its body"
-    b, h = Builder('truck'), 3.5 if kind == 'box' else 2.4
-    b.box((-1.15, -4, .55), (1.15, 2.1, 1.), rgb=(.15, .15, .16)).box((-1.1, 2.2, .5), (1.1, 4, 2.7), slot=1)
-    b.box((-1.25, -4, .95), (1.25, 2, h), slot=2, top=dict(rgb=(.5, .42, .3), slot=0) if kind != 'box' else None)
-    _panel(b, 'y', 4.01, -1, 1, 1.6, 2.5, mat='glass', rgb=(.1, .13, .17))
-    _panel(b, 'y', -4.01, -.04, .04, 1., h - .1, rgb=(.3, .3, .3))
-    for s in (1, -1): _panel(b, 'x', s * 1.11, 2.6, 3.8, 1.6, 2.4, mat='glass', rgb=(.1, .13, .17))
-    return _wheels(_lamps(b, -4.03, 4.03, .75, 1.15), 1.2, 2.7, .5).mesh()
+    b, h = Builder("truck"), 3.5 if kind == "box" else 2.4
+    b.box((-1.15, -4, 0.55), (1.15, 2.1, 1.0), rgb=(0.15, 0.15, 0.16)).box((-1.1, 2.2, 0.5), (1.1, 4, 2.7), slot=1)
+    b.box((-1.25, -4, 0.95), (1.25, 2, h), slot=2, top=dict(rgb=(0.5, 0.42, 0.3), slot=0) if kind != "box" else None)
+    _panel(b, "y", 4.01, -1, 1, 1.6, 2.5, mat="glass", rgb=(0.1, 0.13, 0.17))
+    _panel(b, "y", -4.01, -0.04, 0.04, 1.0, h - 0.1, rgb=(0.3, 0.3, 0.3))
+    for s in (1, -1):
+        _panel(b, "x", s * 1.11, 2.6, 3.8, 1.6, 2.4, mat="glass", rgb=(0.1, 0.13, 0.17))
+    return _wheels(_lamps(b, -4.03, 4.03, 0.75, 1.15), 1.2, 2.7, 0.5).mesh()
 
 # %% ../../nbs/api/streets/00_meshes.ipynb #37ade9ac
-def _body(b, y=0., lift=0., stride=.2, sit=False, arm=.1):
+def _body(b, y=0.0, lift=0.0, stride=0.2, sit=False, arm=0.1):
     "Legs (slot 2), arms and chest (slot 1), head (slot 3 is the skin) and hair"
-    at, hip = (0, y, lift), .45 if sit else .86
-    card = lambda pts, **kw: b.card(pts, at=at, mat='cloth', par=(.25, 0), **kw)
+    at, hip = (0, y, lift), 0.45 if sit else 0.86
+    card = lambda pts, **kw: b.card(pts, at=at, mat="cloth", par=(0.25, 0), **kw)
     for s in (-1, 1):
-        f = s * stride + .02
-        if sit: card([(s * .1, hip - .04), (s * .3, hip - .12), (s * .24, .0), (s * .12, .0), (s * .16, hip - .2)], slot=2, rgb=(1 - .1 * s,) * 3)
-        else: card([(s * .02, hip), (s * .17, hip), (f + .08, .06), (f - .07, .06)], slot=2, rgb=(1 - .1 * s,) * 3)
-        card([(f - .08, 0), (f + .1, 0), (f + .08, .09), (f - .07, .09)] if not sit else [(s * .1, -.08), (s * .26, -.08), (s * .26, .02), (s * .1, .02)], rgb=(.12, .1, .1))
-    card([(-.16, hip - .05), (.16, hip - .05), (.2, hip + .3), (.24, hip + .5), (.1, hip + .6), (-.1, hip + .6), (-.24, hip + .5), (-.2, hip + .3)], slot=1)
+        f = s * stride + 0.02
+        if sit:
+            card(
+                [(s * 0.1, hip - 0.04), (s * 0.3, hip - 0.12), (s * 0.24, 0.0), (s * 0.12, 0.0), (s * 0.16, hip - 0.2)],
+                slot=2,
+                rgb=(1 - 0.1 * s,) * 3,
+            )
+        else:
+            card([(s * 0.02, hip), (s * 0.17, hip), (f + 0.08, 0.06), (f - 0.07, 0.06)], slot=2, rgb=(1 - 0.1 * s,) * 3)
+        card(
+            [(f - 0.08, 0), (f + 0.1, 0), (f + 0.08, 0.09), (f - 0.07, 0.09)]
+            if not sit
+            else [(s * 0.1, -0.08), (s * 0.26, -0.08), (s * 0.26, 0.02), (s * 0.1, 0.02)],
+            rgb=(0.12, 0.1, 0.1),
+        )
+    card(
+        [
+            (-0.16, hip - 0.05),
+            (0.16, hip - 0.05),
+            (0.2, hip + 0.3),
+            (0.24, hip + 0.5),
+            (0.1, hip + 0.6),
+            (-0.1, hip + 0.6),
+            (-0.24, hip + 0.5),
+            (-0.2, hip + 0.3),
+        ],
+        slot=1,
+    )
     for s in (-1, 1):
-        e = s * (.27 + arm)
-        card([(s * .2, hip + .54), (s * .27, hip + .46), (e + s * .02, hip + .02), (e - s * .08, hip + .02)], slot=1, rgb=(.85, .85, .85))
-        card(ring(.05, 6, e - s * .03, hip - .02), slot=3)
-    card([(-.05, hip + .56), (.05, hip + .56), (.05, hip + .7), (-.05, hip + .7)], slot=3, rgb=(.85, .85, .85))
-    card(ring(.115, 10, 0, hip + .77, 1.2), slot=3)
-    return card([(-.12, hip + .78), (.12, hip + .78), (.11, hip + .88), (0, hip + .93), (-.11, hip + .88)], rgb=(.13, .1, .08))
+        e = s * (0.27 + arm)
+        card(
+            [(s * 0.2, hip + 0.54), (s * 0.27, hip + 0.46), (e + s * 0.02, hip + 0.02), (e - s * 0.08, hip + 0.02)],
+            slot=1,
+            rgb=(0.85, 0.85, 0.85),
+        )
+        card(ring(0.05, 6, e - s * 0.03, hip - 0.02), slot=3)
+    card(
+        [(-0.05, hip + 0.56), (0.05, hip + 0.56), (0.05, hip + 0.7), (-0.05, hip + 0.7)], slot=3, rgb=(0.85, 0.85, 0.85)
+    )
+    card(ring(0.115, 10, 0, hip + 0.77, 1.2), slot=3)
+    return card(
+        [(-0.12, hip + 0.78), (0.12, hip + 0.78), (0.11, hip + 0.88), (0, hip + 0.93), (-0.11, hip + 0.88)],
+        rgb=(0.13, 0.1, 0.08),
+    )
 
+# %% ../../nbs/api/streets/00_meshes.ipynb #cc9674db
 @lru_cache(None)
-def person(pose=0,        # 0..4, from standing to a long stride
-           skirt=False):  # or trousers
+def person(
+    pose=0,  # 0..4, from standing to a long stride
+    skirt=False,
+):  # or trousers
     "Someone on foot, 1.8 m"
-    b = _body(Builder('person'), stride=.05 + .06 * pose, arm=.02 + .03 * pose)
-    if skirt: b.card([(-.17, .95), (.17, .95), (.3, .35), (-.3, .35)], mat='cloth', slot=1, rgb=(.9, .9, .9), par=(.3, 0))
-    return b.mesh((.22, .22, 0., 1.7))
+    b = _body(Builder("person"), stride=0.05 + 0.06 * pose, arm=0.02 + 0.03 * pose)
+    if skirt:
+        b.card(
+            [(-0.17, 0.95), (0.17, 0.95), (0.3, 0.35), (-0.3, 0.35)],
+            mat="cloth",
+            slot=1,
+            rgb=(0.9, 0.9, 0.9),
+            par=(0.3, 0),
+        )
+    return b.mesh((0.22, 0.22, 0.0, 1.7))
 
 # %% ../../nbs/api/streets/00_meshes.ipynb #82b5cd56
 @lru_cache(None)
-def two_wheeler(cls='bicycle',   # or 'motorcycle'
-                ridden=False):   # with a rider on it?
+def two_wheeler(
+    cls="bicycle",  # or 'motorcycle'
+    ridden=False,
+):  # with a rider on it?
     "A bicycle or motorcycle, with or without its rider; paint slot 1"
-    m = cls == 'motorcycle'
-    b, r, tyre, y = Builder(cls), .33, .08 if m else .035, .65 if m else .55
+    m = cls == "motorcycle"
+    b, r, tyre, y = Builder(cls), 0.33, 0.08 if m else 0.035, 0.65 if m else 0.55
     for yy in (-y, y):
         spokes = ring(r, 10, yy, r)
-        b.face([(0, q, z) for q, z in spokes], rgb=(.08, .08, .09) if m else (.17, .17, .18), solid=False)
-        b.face([(0, q, z) for q, z in ring(r * .6, 8, yy, r)], rgb=(.4, .4, .42), solid=False)
-        b.card([(-tyre, .05), (0, 0), (tyre, .05), (tyre, 2 * r - .05), (0, 2 * r), (-tyre, 2 * r - .05)], at=(0, yy, 0), rgb=(.1, .1, .1))
+        b.face([(0, q, z) for q, z in spokes], rgb=(0.08, 0.08, 0.09) if m else (0.17, 0.17, 0.18), solid=False)
+        b.face([(0, q, z) for q, z in ring(r * 0.6, 8, yy, r)], rgb=(0.4, 0.4, 0.42), solid=False)
+        b.card(
+            [(-tyre, 0.05), (0, 0), (tyre, 0.05), (tyre, 2 * r - 0.05), (0, 2 * r), (-tyre, 2 * r - 0.05)],
+            at=(0, yy, 0),
+            rgb=(0.1, 0.1, 0.1),
+        )
     bar = lambda pts, **kw: b.face([(0, q, z) for q, z in pts], solid=False, slot=1, **kw)
     if m:
-        b.box((-.16, -.75, .55), (.16, .05, .82), slot=1).box((-.18, 0, .45), (.18, .5, .98), slot=1).box((-.14, -.7, .82), (.14, .1, .92), rgb=(.1, .1, .1))
-        b.box((-.1, .4, .3), (.1, .72, .62), rgb=(.3, .3, .32)).box((-.2, -.3, .25), (.2, .35, .5), rgb=(.25, .25, .27))
-        for q, c, way in ((-.76, (.85, .06, .05), 1), (.74, (1, 1, .88), -1)): b.face([(x, q, z) for x, z in ring(.11, 8, 0, .75)[::way]], rgb=c, mat='lamp')
+        b.box((-0.16, -0.75, 0.55), (0.16, 0.05, 0.82), slot=1).box((-0.18, 0, 0.45), (0.18, 0.5, 0.98), slot=1).box(
+            (-0.14, -0.7, 0.82), (0.14, 0.1, 0.92), rgb=(0.1, 0.1, 0.1)
+        )
+        b.box((-0.1, 0.4, 0.3), (0.1, 0.72, 0.62), rgb=(0.3, 0.3, 0.32)).box(
+            (-0.2, -0.3, 0.25), (0.2, 0.35, 0.5), rgb=(0.25, 0.25, 0.27)
+        )
+        for q, c, way in ((-0.76, (0.85, 0.06, 0.05), 1), (0.74, (1, 1, 0.88), -1)):
+            b.face([(x, q, z) for x, z in ring(0.11, 8, 0, 0.75)[::way]], rgb=c, mat="lamp")
     else:
-        for p, q in (((-.55, .33), (-.15, .8)), ((-.15, .8), (.4, .82)), ((-.15, .35), (.4, .82)), ((-.15, .35), (-.15, .95)), ((.55, .33), (.4, 1.))):
-            bar([p, (p[0] + .07, p[1]), (q[0] + .07, q[1]), q])
-    b.face([(-.34, .42, 1.), (.34, .42, 1.), (.34, .42, 1.08), (-.34, .42, 1.08)], rgb=(.12, .12, .12), solid=False)
-    b.card([(-.12, .78), (.12, .78), (.12, .9), (-.12, .9)], at=(0, -.3, 0), rgb=(.1, .1, .1))
+        for p, q in (
+            ((-0.55, 0.33), (-0.15, 0.8)),
+            ((-0.15, 0.8), (0.4, 0.82)),
+            ((-0.15, 0.35), (0.4, 0.82)),
+            ((-0.15, 0.35), (-0.15, 0.95)),
+            ((0.55, 0.33), (0.4, 1.0)),
+        ):
+            bar([p, (p[0] + 0.07, p[1]), (q[0] + 0.07, q[1]), q])
+    b.face(
+        [(-0.34, 0.42, 1.0), (0.34, 0.42, 1.0), (0.34, 0.42, 1.08), (-0.34, 0.42, 1.08)],
+        rgb=(0.12, 0.12, 0.12),
+        solid=False,
+    )
+    b.card([(-0.12, 0.78), (0.12, 0.78), (0.12, 0.9), (-0.12, 0.9)], at=(0, -0.3, 0), rgb=(0.1, 0.1, 0.1))
     if ridden:
         n = len(b.faces)
-        _body(b, -.2, .5, sit=True, arm=.06)
-        b.faces[n:] = [(p, bb, (LABEL['rider'], *i[1:]), c, q) for p, bb, i, c, q in b.faces[n:]]
-        if m: b.card([(-.15, 1.75), (.15, 1.75), (.15, 1.88), (.08, 1.97), (-.08, 1.97), (-.15, 1.88)], at=(0, -.2, 0), cls='rider', slot=2, rgb=(.8, .8, .8))
-    return b.mesh((.3, .9, 0., 1.7 if ridden else .9))
+        _body(b, -0.2, 0.5, sit=True, arm=0.06)
+        b.faces[n:] = [(p, bb, (LABEL["rider"], *i[1:]), c, q) for p, bb, i, c, q in b.faces[n:]]
+        if m:
+            b.card(
+                [(-0.15, 1.75), (0.15, 1.75), (0.15, 1.88), (0.08, 1.97), (-0.08, 1.97), (-0.15, 1.88)],
+                at=(0, -0.2, 0),
+                cls="rider",
+                slot=2,
+                rgb=(0.8, 0.8, 0.8),
+            )
+    return b.mesh((0.3, 0.9, 0.0, 1.7 if ridden else 0.9))
 
 # %% ../../nbs/api/streets/00_meshes.ipynb #bfacdcb1
-def _blob(rng, r, n=13): return [(x * k, y * k) for (x, y), k in zip(ring(r, n), rng.uniform(.8, 1.15, n))]
+def _blob(rng, r, n=13):
+    return [(x * k, y * k) for (x, y), k in zip(ring(r, n), rng.uniform(0.8, 1.15, n))]
 
+# %% ../../nbs/api/streets/00_meshes.ipynb #21a7a002
 @lru_cache(None)
-def tree(kind='broad',  # 'broad', 'cone', 'palm', 'bush'
-         variant=0):    # 0 or more: another one of its kind
+def tree(
+    kind="broad",  # 'broad', 'cone', 'palm', 'bush'
+    variant=0,
+):  # 0 or more: another one of its kind
     "A tree of about 8 metres or a bush of 1.4; slot 1 tints the leaves"
-    rng, b = np.random.default_rng([variant, len(kind), ord(kind[0])]), Builder('vegetation', 'leaf')
-    trunk = lambda h, w: b.card([(-w, 0), (w, 0), (w * .6, h), (-w * .6, h)], rgb=(.36, .28, .21), mat='cloth', par=(w, 0))
-    leaf = lambda x, z, r, c, y=0.: b.card(_blob(rng, r), at=(x, y, z), slot=1, rgb=(c, c, c), par=(r, 0))
-    if kind == 'bush':
-        for k in range(4): leaf(rng.uniform(-.6, .6), rng.uniform(.4, .8), rng.uniform(.5, .75), rng.uniform(.8, 1.1), rng.uniform(-.3, .3))
-        return b.mesh((.8, .5, 0., 1.2))
-    if kind == 'palm':
-        trunk(8, .22)
-        for a in np.linspace(-.5, np.pi + .5, 13) + rng.normal(0, .12, 13):
+    rng, b = np.random.default_rng([variant, len(kind), ord(kind[0])]), Builder("vegetation", "leaf")
+    trunk = lambda h, w: b.card(
+        [(-w, 0), (w, 0), (w * 0.6, h), (-w * 0.6, h)], rgb=(0.36, 0.28, 0.21), mat="cloth", par=(w, 0)
+    )
+    leaf = lambda x, z, r, c, y=0.0: b.card(_blob(rng, r), at=(x, y, z), slot=1, rgb=(c, c, c), par=(r, 0))
+    if kind == "bush":
+        for k in range(4):
+            leaf(
+                rng.uniform(-0.6, 0.6),
+                rng.uniform(0.4, 0.8),
+                rng.uniform(0.5, 0.75),
+                rng.uniform(0.8, 1.1),
+                rng.uniform(-0.3, 0.3),
+            )
+        return b.mesh((0.8, 0.5, 0.0, 1.2))
+    if kind == "palm":
+        trunk(8, 0.22)
+        for a in np.linspace(-0.5, np.pi + 0.5, 13) + rng.normal(0, 0.12, 13):
             c, s, r = np.cos(a), np.sin(a), rng.uniform(2, 2.8)
-            b.card([(0, 8), (c * r * .5 - s * .3, 8.2 + s * r * .5 + c * .3 + .3), (c * r, 8 + s * r - .9 * abs(c)), (c * r * .5 + s * .2, 8 + s * r * .5 - c * .2)],
-                   slot=1, rgb=(rng.uniform(.7, 1.1),) * 3, par=(2.5, 0))
-        return b.mesh((1.6, 1.6, 7., 9.))
-    trunk(4.2, .2)
-    if kind == 'cone':
-        for z, r in ((3., 1.8), (4.4, 1.6), (5.8, 1.3), (7.1, .9), (8.2, .5)): leaf(rng.normal(0, .12), z, r, rng.uniform(.75, 1))
-        return b.mesh((1.2, 1.2, 2., 8.))
+            b.card(
+                [
+                    (0, 8),
+                    (c * r * 0.5 - s * 0.3, 8.2 + s * r * 0.5 + c * 0.3 + 0.3),
+                    (c * r, 8 + s * r - 0.9 * abs(c)),
+                    (c * r * 0.5 + s * 0.2, 8 + s * r * 0.5 - c * 0.2),
+                ],
+                slot=1,
+                rgb=(rng.uniform(0.7, 1.1),) * 3,
+                par=(2.5, 0),
+            )
+        return b.mesh((1.6, 1.6, 7.0, 9.0))
+    trunk(4.2, 0.2)
+    if kind == "cone":
+        for z, r in ((3.0, 1.8), (4.4, 1.6), (5.8, 1.3), (7.1, 0.9), (8.2, 0.5)):
+            leaf(rng.normal(0, 0.12), z, r, rng.uniform(0.75, 1))
+        return b.mesh((1.2, 1.2, 2.0, 8.0))
     for k in range(9):
-        a, d = rng.uniform(0, 2 * np.pi), rng.uniform(.6, 1.7)
-        leaf(d * np.cos(a) * 1.2, 5.6 + d * np.sin(a), rng.uniform(1.1, 1.7), .72 + .045 * k)
+        a, d = rng.uniform(0, 2 * np.pi), rng.uniform(0.6, 1.7)
+        leaf(d * np.cos(a) * 1.2, 5.6 + d * np.sin(a), rng.uniform(1.1, 1.7), 0.72 + 0.045 * k)
     return b.mesh((2.2, 2.2, 3.4, 7.6))
 
 # %% ../../nbs/api/streets/00_meshes.ipynb #4367fea2
 @lru_cache(None)
-def house(roof='flat'):   # 'flat' or 'pitched' (the ridge runs along y)
+def house(roof="flat"):  # 'flat' or 'pitched' (the ridge runs along y)
     "A unit house: x, y in -0.5..0.5, z in 0..1; slot 1 its walls, slot 2 its roof"
-    b = Builder('building', 'facade').box((-.5, -.5, 0), (.5, .5, 1), slot=1, top=dict(mat='roof', slot=2))
-    if roof == 'pitched':
+    b = Builder("building", "facade").box((-0.5, -0.5, 0), (0.5, 0.5, 1), slot=1, top=dict(mat="roof", slot=2))
+    if roof == "pitched":
         b.faces.pop()
         for s in (1, -1):
-            e = [(s * .53, -s * .5, .99), (s * .53, s * .5, .99), (0, s * .5, 1.28), (0, -s * .5, 1.28)]
-            b.face(e, slot=2, mat='roof')
-            b.face([(-s * .5, s * -.5, 1), (s * .5, s * -.5, 1), (0, s * -.5, 1.28)], slot=1, mat='flat')
+            e = [(s * 0.53, -s * 0.5, 0.99), (s * 0.53, s * 0.5, 0.99), (0, s * 0.5, 1.28), (0, -s * 0.5, 1.28)]
+            b.face(e, slot=2, mat="roof")
+            b.face([(-s * 0.5, s * -0.5, 1), (s * 0.5, s * -0.5, 1), (0, s * -0.5, 1.28)], slot=1, mat="flat")
     return b.mesh()
 
-@lru_cache(None)
-def barrier(cls='wall'):   # 'wall' or 'fence'
-    "A unit piece of wall or fence: y in -0.5..0.5, z in 0..1"
-    if cls == 'wall': return Builder('wall', 'brick').box((-.1, -.5, 0), (.1, .5, 1), slot=1, top=dict(mat='flat', rgb=(1.1, 1.1, 1.1))).mesh()
-    return Builder('fence', 'fence').face([(0, -.5, 0), (0, .5, 0), (0, .5, 1), (0, -.5, 1)], slot=1, solid=False).mesh()
 
 @lru_cache(None)
-def lamp(kind='arm'):   # 'arm': over the road at -x; 'post': a lantern; 'plain': a bare pole
+def barrier(cls="wall"):  # 'wall' or 'fence'
+    "A unit piece of wall or fence: y in -0.5..0.5, z in 0..1"
+    if cls == "wall":
+        return (
+            Builder("wall", "brick")
+            .box((-0.1, -0.5, 0), (0.1, 0.5, 1), slot=1, top=dict(mat="flat", rgb=(1.1, 1.1, 1.1)))
+            .mesh()
+        )
+    return (
+        Builder("fence", "fence")
+        .face([(0, -0.5, 0), (0, 0.5, 0), (0, 0.5, 1), (0, -0.5, 1)], slot=1, solid=False)
+        .mesh()
+    )
+
+# %% ../../nbs/api/streets/00_meshes.ipynb #b24b77d7
+@lru_cache(None)
+def lamp(kind="arm"):  # 'arm': over the road at -x; 'post': a lantern; 'plain': a bare pole
     "A street lamp or a pole"
-    b, h = Builder('pole'), dict(arm=8., post=4.2, plain=6.)[kind]
-    b.card([(-.1, 0), (.1, 0), (.06, h), (-.06, h)], slot=1)
-    if kind == 'arm': b.face([(-2.2, 0, h), (0, 0, h - .2), (0, 0, h), (-2.2, 0, h + .15)], slot=1, solid=False).box((-2.6, -.15, h), (-1.8, .15, h + .18), slot=1)
-    if kind == 'post': b.card([(-.12, h), (.12, h), (.25, h + .5), (0, h + .7), (-.25, h + .5)], slot=1, rgb=(1.5, 1.5, 1.3))
-    return b.mesh((.1, .1, 0., h))
+    b, h = Builder("pole"), dict(arm=8.0, post=4.2, plain=6.0)[kind]
+    b.card([(-0.1, 0), (0.1, 0), (0.06, h), (-0.06, h)], slot=1)
+    if kind == "arm":
+        b.face([(-2.2, 0, h), (0, 0, h - 0.2), (0, 0, h), (-2.2, 0, h + 0.15)], slot=1, solid=False).box(
+            (-2.6, -0.15, h), (-1.8, 0.15, h + 0.18), slot=1
+        )
+    if kind == "post":
+        b.card([(-0.12, h), (0.12, h), (0.25, h + 0.5), (0, h + 0.7), (-0.25, h + 0.5)], slot=1, rgb=(1.5, 1.5, 1.3))
+    return b.mesh((0.1, 0.1, 0.0, h))
 
 # %% ../../nbs/api/streets/00_meshes.ipynb #191ff784
 @lru_cache(None)
-def traffic_light(arm=False,  # does it reach over the road?
-                  phase=0):   # 0 red, 1 amber, 2 green
+def traffic_light(
+    arm=False,  # does it reach over the road?
+    phase=0,
+):  # 0 red, 1 amber, 2 green
     "A traffic light on its pole, or on an arm that reaches over the road at -x"
-    b, at = Builder('pole'), (-4.2, 5.2) if arm else (0, 2.5)
-    b.card([(-.09, 0), (.09, 0), (.07, at[1] + .9), (-.07, at[1] + .9)], slot=1)
-    if arm: b.face([(-4.4, 0, 5.9), (0, 0, 5.8), (0, 0, 6.), (-4.4, 0, 6.05)], slot=1, solid=False)
-    for x in ((at[0], -1.6) if arm else (0,)):
-        q = dict(at=(x, 0, at[1]), cls='traffic light')
-        b.card([(-.26, 0), (.26, 0), (.26, 1.25), (-.26, 1.25)], rgb=(.07, .07, .07), **q)
-        for k, c in enumerate(((1., .12, .08), (1., .7, .05), (.1, 1., .45))):
-            b.card(ring(.15, 8, 0, 1.02 - .4 * k), rgb=np.array(c) * (1 if k == phase else .18), mat='lamp', **q)
-    return b.mesh((.1, .1, 0., 3.))
+    b, at = Builder("pole"), (-4.2, 5.2) if arm else (0, 2.5)
+    b.card([(-0.09, 0), (0.09, 0), (0.07, at[1] + 0.9), (-0.07, at[1] + 0.9)], slot=1)
+    if arm:
+        b.face([(-4.4, 0, 5.9), (0, 0, 5.8), (0, 0, 6.0), (-4.4, 0, 6.05)], slot=1, solid=False)
+    for x in (at[0], -1.6) if arm else (0,):
+        q = dict(at=(x, 0, at[1]), cls="traffic light")
+        b.card([(-0.26, 0), (0.26, 0), (0.26, 1.25), (-0.26, 1.25)], rgb=(0.07, 0.07, 0.07), **q)
+        for k, c in enumerate(((1.0, 0.12, 0.08), (1.0, 0.7, 0.05), (0.1, 1.0, 0.45))):
+            b.card(ring(0.15, 8, 0, 1.02 - 0.4 * k), rgb=np.array(c) * (1 if k == phase else 0.18), mat="lamp", **q)
+    return b.mesh((0.1, 0.1, 0.0, 3.0))
 
 # %% ../../nbs/api/streets/00_meshes.ipynb #89e050af
 @lru_cache(None)
-def sign(kind='disc'):   # 'disc', 'triangle', 'square', 'board' (an overhead panel on two legs)
+def sign(kind="disc"):  # 'disc', 'triangle', 'square', 'board' (an overhead panel on two legs)
     "A traffic sign: slot 2 its rim or ground, slot 1 its pole"
-    b, z = Builder('pole'), 2.5
-    if kind == 'board':
-        for x in (-1.4, 1.4): b.card([(x - .08, 0), (x + .08, 0), (x + .08, 4.6), (x - .08, 4.6)], slot=1)
-        b.face([(-1.9, 0, 3.1), (1.9, 0, 3.1), (1.9, 0, 4.7), (-1.9, 0, 4.7)], slot=2, cls='traffic sign', solid=False)
-        for i, w in enumerate((1.1, .7, .9)): b.face([(-1.5, -.01, 3.4 + .4 * i), (-1.5 + 2 * w, -.01, 3.4 + .4 * i), (-1.5 + 2 * w, -.01, 3.55 + .4 * i), (-1.5, -.01, 3.55 + .4 * i)], cls='traffic sign', solid=False)
-        return b.mesh((1.9, .1, 3., 4.7))
-    shape = dict(disc=lambda r: ring(r, 12, 0, z), triangle=lambda r: [(-r * 1.05, z - r * .7), (r * 1.05, z - r * .7), (0, z + r * 1.1)],
-                 square=lambda r: [(-r, z - r), (r, z - r), (r, z + r), (-r, z + r)])[kind]
-    b.card([(-.05, 0), (.05, 0), (.05, z), (-.05, z)], slot=1)
-    b.card(shape(.48), slot=2, cls='traffic sign').card(shape(.34), rgb=(.95, .95, .93), cls='traffic sign')
-    return b.card([(-.2, z - .07), (.2, z - .07), (.2, z + .07), (-.2, z + .07)], rgb=(.1, .1, .15), cls='traffic sign').mesh((.4, .05, 0., 3.))
+    b, z = Builder("pole"), 2.5
+    if kind == "board":
+        for x in (-1.4, 1.4):
+            b.card([(x - 0.08, 0), (x + 0.08, 0), (x + 0.08, 4.6), (x - 0.08, 4.6)], slot=1)
+        b.face([(-1.9, 0, 3.1), (1.9, 0, 3.1), (1.9, 0, 4.7), (-1.9, 0, 4.7)], slot=2, cls="traffic sign", solid=False)
+        for i, w in enumerate((1.1, 0.7, 0.9)):
+            b.face(
+                [
+                    (-1.5, -0.01, 3.4 + 0.4 * i),
+                    (-1.5 + 2 * w, -0.01, 3.4 + 0.4 * i),
+                    (-1.5 + 2 * w, -0.01, 3.55 + 0.4 * i),
+                    (-1.5, -0.01, 3.55 + 0.4 * i),
+                ],
+                cls="traffic sign",
+                solid=False,
+            )
+        return b.mesh((1.9, 0.1, 3.0, 4.7))
+    shape = dict(
+        disc=lambda r: ring(r, 12, 0, z),
+        triangle=lambda r: [(-r * 1.05, z - r * 0.7), (r * 1.05, z - r * 0.7), (0, z + r * 1.1)],
+        square=lambda r: [(-r, z - r), (r, z - r), (r, z + r), (-r, z + r)],
+    )[kind]
+    b.card([(-0.05, 0), (0.05, 0), (0.05, z), (-0.05, z)], slot=1)
+    b.card(shape(0.48), slot=2, cls="traffic sign").card(shape(0.34), rgb=(0.95, 0.95, 0.93), cls="traffic sign")
+    return b.card(
+        [(-0.2, z - 0.07), (0.2, z - 0.07), (0.2, z + 0.07), (-0.2, z + 0.07)], rgb=(0.1, 0.1, 0.15), cls="traffic sign"
+    ).mesh((0.4, 0.05, 0.0, 3.0))
 
+# %% ../../nbs/api/streets/00_meshes.ipynb #8ef02bb9
 @lru_cache(None)
 def bench():
     "A bench"
-    return Builder('static').box((-.8, -.25, .38), (.8, .25, .48), slot=1).face([(-.8, .25, .5), (.8, .25, .5), (.8, .3, .95), (-.8, .3, .95)], slot=1, solid=False).mesh()
+    return (
+        Builder("static")
+        .box((-0.8, -0.25, 0.38), (0.8, 0.25, 0.48), slot=1)
+        .face([(-0.8, 0.25, 0.5), (0.8, 0.25, 0.5), (0.8, 0.3, 0.95), (-0.8, 0.3, 0.95)], slot=1, solid=False)
+        .mesh()
+    )

@@ -19,13 +19,14 @@ from .meshes import Mesh
 @dataclass(frozen=True)
 class Camera:
     "Where the camera stands (metres), where it looks (radians), and its focal length"
-    x: float = 0.       # to the right of the middle of the street
-    y: float = 0.       # along it
-    z: float = 1.3      # above the ground
-    yaw: float = 0.     # to the left
-    pitch: float = 0.   # downwards
-    roll: float = 0.    # clockwise
-    focal: float = .9   # parts of the picture's width
+
+    x: float = 0.0  # to the right of the middle of the street
+    y: float = 0.0  # along it
+    z: float = 1.3  # above the ground
+    yaw: float = 0.0  # to the left
+    pitch: float = 0.0  # downwards
+    roll: float = 0.0  # clockwise
+    focal: float = 0.9  # parts of the picture's width
 
     def axes(self):
         "(3, 3): the camera's right, down and forward axes in the world"
@@ -34,48 +35,52 @@ class Camera:
         down = np.cross(fwd, right)
         return np.stack([cr * right + sr * down, cr * down - sr * right, fwd]).astype(np.float32)
 
-    def rays(self, size):   # (height, width) in pixels
+    def rays(self, size):  # (height, width) in pixels
         "Directions (height * width, 3) with depth 1, in the camera's axes"
         h, w = size
         f = self.focal * w
-        y, x = np.meshgrid((np.arange(h) + .5 - h / 2) / f, (np.arange(w) + .5 - w / 2) / f, indexing='ij')
+        y, x = np.meshgrid((np.arange(h) + 0.5 - h / 2) / f, (np.arange(w) + 0.5 - w / 2) / f, indexing="ij")
         return np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3).astype(np.float32)
 
 # %% ../../nbs/api/streets/03_raster.ipynb #daf444b0
 class Thing(NamedTuple):
     "A mesh somewhere in the street"
+
     mesh: Mesh
-    pos: tuple                   # (x, y, z) in metres
-    heading: float = 0.          # radians to the left of y
-    scale: tuple = (1., 1., 1.)  # stretch along the mesh's own axes
-    paint: tuple = ((.5, .5, .5),) * 3   # colours of the slots 1, 2, 3
-    par: tuple = None            # texture parameters instead of the mesh's own
-    layer: int = 2               # drawn after every lower layer: 0 houses, 1 what stands along them, 2 all else
+    pos: tuple  # (x, y, z) in metres
+    heading: float = 0.0  # radians to the left of y
+    scale: tuple = (1.0, 1.0, 1.0)  # stretch along the mesh's own axes
+    paint: tuple = ((0.5, 0.5, 0.5),) * 3  # colours of the slots 1, 2, 3
+    par: tuple = None  # texture parameters instead of the mesh's own
+    layer: int = 2  # drawn after every lower layer: 0 houses, 1 what stands along them, 2 all else
+
 
 @dataclass(eq=False)
 class Faces:
     "The faces of all things in the camera's axes"
-    pts: np.ndarray     # (V, 3) corners
-    start: np.ndarray   # (F,) first corner of each face
-    n: np.ndarray       # (F,) corners of each face
-    plane: np.ndarray   # (F, 3, 3) rows u, v, normal: see `locate`
-    k: np.ndarray       # (F,) distance of the face's plane along its normal
+
+    pts: np.ndarray  # (V, 3) corners
+    start: np.ndarray  # (F,) first corner of each face
+    n: np.ndarray  # (F,) corners of each face
+    plane: np.ndarray  # (F, 3, 3) rows u, v, normal: see `locate`
+    k: np.ndarray  # (F,) distance of the face's plane along its normal
     normal: np.ndarray  # (F, 3) normal in the world, zero for cards
-    info: np.ndarray    # (F, 4) as in Mesh
-    rgb: np.ndarray     # (F, 3) painted
-    par: np.ndarray     # (F, 2)
-    order: np.ndarray   # (F,) the faces from back to front
+    info: np.ndarray  # (F, 4) as in Mesh
+    rgb: np.ndarray  # (F, 3) painted
+    par: np.ndarray  # (F, 2)
+    order: np.ndarray  # (F,) the faces from back to front
 
 # %% ../../nbs/api/streets/03_raster.ipynb #abc4cd3a
-def place(things, cam, bend=0.):
+def place(things, cam, bend=0.0):
     "Corners of all `things` in the world (V, 3), their offsets in the camera's plane (V, 2), and whose they are (V,)"
     tv = np.repeat(np.arange(len(things)), [len(t.mesh.xyz) for t in things])
-    scale, pos, head = (np.array([getattr(t, a) for t in things], np.float32) for a in ('scale', 'pos', 'heading'))
-    p, bb = (np.concatenate([getattr(t.mesh, a) for t in things]) for a in ('xyz', 'bb'))
+    scale, pos, head = (np.array([getattr(t, a) for t in things], np.float32) for a in ("scale", "pos", "heading"))
+    p, bb = (np.concatenate([getattr(t.mesh, a) for t in things]) for a in ("xyz", "bb"))
     p, bb, c, s = p * scale[tv], bb * scale[tv][:, ::2], np.cos(head)[tv], np.sin(head)[tv]
     p = np.stack([c * p[:, 0] - s * p[:, 1], s * p[:, 0] + c * p[:, 1], p[:, 2]], 1) + pos[tv]
-    p[:, 0] += bend * p[:, 1]**2   # the street turns to one side
+    p[:, 0] += bend * p[:, 1] ** 2  # the street turns to one side
     return p, bb, tv
+
 
 def planes(v0, u, v):
     "(F, 3, 3) and (F,): for a ray d, depth is k / (normal . d), and u and v are (row . d) / (normal . d)"
@@ -83,12 +88,13 @@ def planes(v0, u, v):
     k, ou, ov = (n * v0).sum(1), (u * v0).sum(1), (v * v0).sum(1)
     return np.stack([k[:, None] * u - ou[:, None] * n, k[:, None] * v - ov[:, None] * n, n], 1), k
 
+
 def unit(v):  # (..., 3) vectors
     "The vectors at length 1."
     return v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-9)
 
 # %% ../../nbs/api/streets/03_raster.ipynb #12e35bfa
-def assemble(things, cam, bend=0.):
+def assemble(things, cam, bend=0.0):
     "All `things` as `Faces` before the camera `cam`"
     p, bb, tv = place(things, cam, bend)
     n = np.concatenate([t.mesh.n for t in things])
@@ -103,47 +109,65 @@ def assemble(things, cam, bend=0.):
     norm = unit(np.cross(e1, e2))
     u = np.where(card[:, None], np.float32([1, 0, 0]), unit(e1))
     plane, k = planes(v0, u, np.where(card[:, None], unit(up - up[0] * np.float32([1, 0, 0])), np.cross(norm, u)))
-    info, rgb, par = (np.concatenate([getattr(t.mesh, a) for t in things]) for a in ('info', 'rgb', 'par'))
+    info, rgb, par = (np.concatenate([getattr(t.mesh, a) for t in things]) for a in ("info", "rgb", "par"))
     paint = np.array([((1, 1, 1), *t.paint) for t in things], np.float32)
     own = np.array([t.par or (np.nan, 0) for t in things], np.float32)[tf]
     layer, pos = np.array([t.layer for t in things])[tf], np.array([t.pos for t in things], np.float32)
-    long = np.array([.6 * t.mesh.foot[1] * t.scale[1] * abs(np.cos(t.heading)) for t in things], np.float32)
-    far = np.hypot(pos[:, 0] - cam.x, np.maximum(pos[:, 1] - cam.y - long, 0))[tf]   # a long thing hides what stands beside it
-    return Faces(pts, start, n, plane, k, np.where(card[:, None], 0, norm @ axes), info, rgb * paint[tf, info[:, 2]],
-                 np.where(np.isnan(own[:, :1]), par, own), np.lexsort((np.arange(len(n)), -far, layer)))
+    long = np.array([0.6 * t.mesh.foot[1] * t.scale[1] * abs(np.cos(t.heading)) for t in things], np.float32)
+    far = np.hypot(pos[:, 0] - cam.x, np.maximum(pos[:, 1] - cam.y - long, 0))[
+        tf
+    ]  # a long thing hides what stands beside it
+    return Faces(
+        pts,
+        start,
+        n,
+        plane,
+        k,
+        np.where(card[:, None], 0, norm @ axes),
+        info,
+        rgb * paint[tf, info[:, 2]],
+        np.where(np.isnan(own[:, :1]), par, own),
+        np.lexsort((np.arange(len(n)), -far, layer)),
+    )
 
 # %% ../../nbs/api/streets/03_raster.ipynb #f2fe0b4c
-NEAR = .25   # metres
+NEAR = 0.25  # metres
+
 
 def clip_near(p):
     "The part of polygon `p` (n, 3) in front of the near plane"
     out = []
     for a, b in zip(p, np.roll(p, -1, 0)):
-        if a[2] >= NEAR: out.append(a)
-        if (a[2] >= NEAR) != (b[2] >= NEAR): out.append(a + (b - a) * ((NEAR - a[2]) / (b[2] - a[2])))
+        if a[2] >= NEAR:
+            out.append(a)
+        if (a[2] >= NEAR) != (b[2] >= NEAR):
+            out.append(a + (b - a) * ((NEAR - a[2]) / (b[2] - a[2])))
     return np.array(out)
+
 
 def to_pixels(p, focal, size):
     "Corners (n, 3) in the camera's axes as pixels (n, 2)"
-    return p[:, :2] / np.maximum(p[:, 2:], NEAR) * focal + np.float32([size[1] / 2 - .5, size[0] / 2 - .5])
+    return p[:, :2] / np.maximum(p[:, 2:], NEAR) * focal + np.float32([size[1] / 2 - 0.5, size[0] / 2 - 0.5])
+
 
 def visible(f, xy, size):
     "Numbers of the faces that may be seen, from back to front, and which of them reach behind the near plane"
     lo, hi = np.minimum.reduceat(xy, f.start), np.maximum.reduceat(xy, f.start)
     zlo, zhi = np.minimum.reduceat(f.pts[:, 2], f.start), np.maximum.reduceat(f.pts[:, 2], f.start)
     cut = zlo < NEAR
-    on = (hi > 0).all(1) & (lo[:, 0] < size[1]) & (lo[:, 1] < size[0]) & ((hi - lo).max(1) > .5) | cut
-    ok = on & (zhi > NEAR) & ((f.info[:, 3] == 0) | (f.k < 0))   # k < 0: the normal points to the camera
+    on = (hi > 0).all(1) & (lo[:, 0] < size[1]) & (lo[:, 1] < size[0]) & ((hi - lo).max(1) > 0.5) | cut
+    ok = on & (zhi > NEAR) & ((f.info[:, 3] == 0) | (f.k < 0))  # k < 0: the normal points to the camera
     return f.order[ok[f.order]], cut
 
 # %% ../../nbs/api/streets/03_raster.ipynb #499d8a80
-SKY, GROUND, FIRST = 0, 1, 2   # what is no face, and the number of the first face
+SKY, GROUND, FIRST = 0, 1, 2  # what is no face, and the number of the first face
+
 
 def paint_ids(f, cam, size):
     "(H, W) int32: the number of the face every pixel sees, plus FIRST; SKY and GROUND elsewhere"
     focal = cam.focal * size[1]
     up = cam.rays(size) @ (cam.axes() @ np.float32([0, 0, 1]))
-    img = Image.fromarray(np.where(up < -1e-4, GROUND, SKY).astype(np.int32).reshape(size), 'I')
+    img = Image.fromarray(np.where(up < -1e-4, GROUND, SKY).astype(np.int32).reshape(size), "I")
     draw, xy = ImageDraw.Draw(img), to_pixels(f.pts, focal, size)
     seen, cut = visible(f, xy, size)
     flat, start, n = np.rint(xy).ravel().tolist(), f.start.tolist(), f.n.tolist()
@@ -151,27 +175,30 @@ def paint_ids(f, cam, size):
         a, b = start[i], start[i] + n[i]
         if cut[i]:
             p = clip_near(f.pts[a:b])
-            if len(p) > 2: draw.polygon(to_pixels(p, focal, size).clip(-9999, 9999).ravel().tolist(), fill=i + FIRST)
-        else: draw.polygon(flat[2 * a:2 * b], fill=i + FIRST)
+            if len(p) > 2:
+                draw.polygon(to_pixels(p, focal, size).clip(-9999, 9999).ravel().tolist(), fill=i + FIRST)
+        else:
+            draw.polygon(flat[2 * a : 2 * b], fill=i + FIRST)
     return np.asarray(img)
+
 
 def locate(f, ids, rays):
     "For pixels that see the faces `ids` (n,) along `rays` (n, 3): place u and v on the face and depth, each (n,), metres"
-    x, y = rays[:, 0], rays[:, 1]                        # the third is 1
+    x, y = rays[:, 0], rays[:, 1]  # the third is 1
     p = [np.take(row, ids) for row in f.plane.reshape(-1, 9).T.copy()]
     u, v, w = (p[i] * x + p[i + 1] * y + p[i + 2] for i in (0, 3, 6))
     w[np.abs(w) < 1e-6] = 1e-6
     return u / w, v / w, np.clip(np.take(f.k, ids) / w, NEAR, 2000)
 
 # %% ../../nbs/api/streets/03_raster.ipynb #5567eab9
-def shadow_hulls(things, sun, grow=1.):
+def shadow_hulls(things, sun, grow=1.0):
     "(T, 12, 3) outlines on the ground, each corner of a hexagon twice; `sun` (2,) is the shift of a shadow for a metre of height"
     hx, hy, z0, z1 = np.array([t.mesh.foot for t in things], np.float32).T
-    scale, pos, head = (np.array([getattr(t, a) for t in things], np.float32) for a in ('scale', 'pos', 'heading'))
+    scale, pos, head = (np.array([getattr(t, a) for t in things], np.float32) for a in ("scale", "pos", "heading"))
     hx, hy, z0, z1 = hx * scale[:, 0] * grow, hy * scale[:, 1] * grow, z0 * scale[:, 2], z1 * scale[:, 2]
     c, s = np.cos(head)[:, None], np.sin(head)[:, None]
     lx, ly = hx[:, None] * np.float32([-1, 1, 1, -1]), hy[:, None] * np.float32([-1, -1, 1, 1])
-    base = np.stack([c * lx - s * ly, s * lx + c * ly], -1) + pos[:, None, :2]          # (T, 4, 2)
+    base = np.stack([c * lx - s * ly, s * lx + c * ly], -1) + pos[:, None, :2]  # (T, 4, 2)
     d = np.float32(sun)
     side, along = base @ np.float32([-d[1], d[0]]), base @ d
     rows, i = np.arange(len(base)), side.argmin(1)
@@ -179,22 +206,38 @@ def shadow_hulls(things, sun, grow=1.):
     lo = np.where(along[rows, a] < along[rows, b], a, b)
     hi = np.where(lo == a, b, a)
     near, far = base + d * z0[:, None, None], base + d * z1[:, None, None]
-    hull = np.stack([near[rows, i], near[rows, lo], near[rows, j], far[rows, j], far[rows, hi], far[rows, i]], 1).repeat(2, 1)
-    a, r = np.arange(12) * np.pi / 6, np.float32([1, .8, 1.1, .9, 1.05, .75, 1.1, .95, .8, 1.1, .85, 1.05])   # no crown is round
-    crown = pos[:, None, :2] + d * ((z0 + z1) / 2)[:, None, None] + hx[:, None, None] * np.float32([r * np.cos(a), r * np.sin(a)]).T
+    hull = np.stack(
+        [near[rows, i], near[rows, lo], near[rows, j], far[rows, j], far[rows, hi], far[rows, i]], 1
+    ).repeat(2, 1)
+    a, r = (
+        np.arange(12) * np.pi / 6,
+        np.float32([1, 0.8, 1.1, 0.9, 1.05, 0.75, 1.1, 0.95, 0.8, 1.1, 0.85, 1.05]),
+    )  # no crown is round
+    crown = (
+        pos[:, None, :2]
+        + d * ((z0 + z1) / 2)[:, None, None]
+        + hx[:, None, None] * np.float32([r * np.cos(a), r * np.sin(a)]).T
+    )
     hull = np.where((z0 > 0)[:, None, None], crown, hull)
     return np.concatenate([hull, np.zeros((len(base), 12, 1), np.float32)], -1)
 
 # %% ../../nbs/api/streets/03_raster.ipynb #401868da
-def paint_shadows(things, sun, cam, size, bend=0., grow=1.):
+def paint_shadows(things, sun, cam, size, bend=0.0, grow=1.0):
     "(H, W) float32 0..1: where the ground lies in shadow"
     p = shadow_hulls(things, sun, grow)
-    p[..., 0] += bend * p[..., 1]**2
+    p[..., 0] += bend * p[..., 1] ** 2
     p = (p - np.float32([cam.x, cam.y, cam.z])) @ cam.axes().T
-    img = Image.new('L', size[::-1])
+    img = Image.new("L", size[::-1])
     draw, focal = ImageDraw.Draw(img), cam.focal * size[1]
     xy = to_pixels(p.reshape(-1, 3), focal, size).reshape(-1, 24)
     for i in np.flatnonzero((p[..., 2].max(1) > NEAR) & (p[..., 2].min(1) < 120)).tolist():
-        q = xy[i] if p[i, :, 2].min() >= NEAR else to_pixels(clip_near(p[i]), focal, size).ravel() if (p[i, :, 2] >= NEAR).sum() else []
-        if len(q) > 5: draw.polygon(np.clip(q, -9999, 9999).tolist(), fill=255)
+        q = (
+            xy[i]
+            if p[i, :, 2].min() >= NEAR
+            else to_pixels(clip_near(p[i]), focal, size).ravel()
+            if (p[i, :, 2] >= NEAR).sum()
+            else []
+        )
+        if len(q) > 5:
+            draw.polygon(np.clip(q, -9999, 9999).tolist(), fill=255)
     return np.asarray(img, np.float32) / 255

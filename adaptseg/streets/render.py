@@ -24,127 +24,322 @@ from .textures import TEXTURES, sky
 @dataclass(frozen=True)
 class Look:
     "A place, its light and the camera that looks at it; colours are 0..1"
-    name: str                      # of the domain
+
+    name: str  # of the domain
     plan: Plan
-    height: tuple = (1.2, 1.3)     # of the car's camera, metres
-    pitch: tuple = (0., .04)       # radians down
-    yaw: float = .03               # standard deviation
-    focal: tuple = (.95, 1.05)     # parts of the width
-    cameras: tuple = ()            # fixed cameras; empty for a car that drives
-    every: float = 1.              # seconds between frames of a fixed camera
-    sun: tuple = (.5, .8)          # strength of the sun, how dark its shadows are
-    ambient: tuple = (.55, .57, .62)   # colour of the light in the shade
-    warm: tuple = (1., .95, .85)   # colour of the sun
-    soft: float = 0.               # softness of shadows, parts of the width
-    rise: tuple = (.6, 1.1)        # height of the sun, radians
-    low: tuple = (.75, .84, .93)   # sky at the horizon
-    high: tuple = (.2, .42, .8)    # sky above
-    cloud: tuple = (.97, .97, .97)
-    cover: tuple = (.2, .6)        # clear .. overcast
-    haze: tuple = (.75, .82, .9)   # its colour
-    sight: float = 260.            # metres until haze takes 63 %
-    gain: tuple = (1., 1., 1.)     # red, green, blue
-    contrast: float = 1.           # factor
-    saturation: float = 1.         # factor
-    exposure: float = .06          # standard deviation from picture to picture
-    tint: float = .02              # the same for each colour
-    blur: float = 0.               # pixels at a width of 512
-    chroma: float = 0.             # blur of the colour alone, pixels at a width of 512
-    noise: float = 0.              # standard deviation, 0..1
-    vignette: float = 0.           # darkening of the corners, 0..1
-    hood: bool = False             # the bonnet of the own car, label 1
+    height: tuple = (1.2, 1.3)  # of the car's camera, metres
+    pitch: tuple = (0.0, 0.04)  # radians down
+    yaw: float = 0.03  # standard deviation
+    focal: tuple = (0.95, 1.05)  # parts of the width
+    cameras: tuple = ()  # fixed cameras; empty for a car that drives
+    every: float = 1.0  # seconds between frames of a fixed camera
+    sun: tuple = (0.5, 0.8)  # strength of the sun, how dark its shadows are
+    ambient: tuple = (0.55, 0.57, 0.62)  # colour of the light in the shade
+    warm: tuple = (1.0, 0.95, 0.85)  # colour of the sun
+    soft: float = 0.0  # softness of shadows, parts of the width
+    rise: tuple = (0.6, 1.1)  # height of the sun, radians
+    low: tuple = (0.75, 0.84, 0.93)  # sky at the horizon
+    high: tuple = (0.2, 0.42, 0.8)  # sky above
+    cloud: tuple = (0.97, 0.97, 0.97)
+    cover: tuple = (0.2, 0.6)  # clear .. overcast
+    haze: tuple = (0.75, 0.82, 0.9)  # its colour
+    sight: float = 260.0  # metres until haze takes 63 %
+    gain: tuple = (1.0, 1.0, 1.0)  # red, green, blue
+    contrast: float = 1.0  # factor
+    saturation: float = 1.0  # factor
+    exposure: float = 0.06  # standard deviation from picture to picture
+    tint: float = 0.02  # the same for each colour
+    blur: float = 0.0  # pixels at a width of 512
+    chroma: float = 0.0  # blur of the colour alone, pixels at a width of 512
+    noise: float = 0.0  # standard deviation, 0..1
+    vignette: float = 0.0  # darkening of the corners, 0..1
+    hood: bool = False  # the bonnet of the own car, label 1
 
 # %% ../../nbs/api/streets/05_render.ipynb #7b94fae8
-EGO = 1   # the Cityscapes id of the own car: never trained on, never scored
+EGO = 1  # the Cityscapes id of the own car: never trained on, never scored
 
 # %% ../../nbs/api/streets/05_render.ipynb #0fde6e27
-GTA5 = Look('gta5', Plan(
-        lanes=(2, 2), lane=(3.4, 3.8), parking=.35, verge=(0., 1.6), pavement=(2.6, 4.5), setback=(0., 6.), garden=.7, width=(11., 22.), height=(5., 17.),
-        gap=.2, pitched=.25, barrier=.55, crossing=.5, trees=8., kinds=('palm', 'palm', 'broad'), bushes=3., lamps=6., lights=1.5, signs=3., board=.3,
-        cars=9., trucks=1.1, buses=.7, trains=.16, parked=6., people=11., crossers=1.2, motorcycles=2., bicycles=1.3, stands=2.5,
-        walls=((.9, .82, .66), (.86, .64, .48), (.93, .9, .84), (.6, .72, .78), (.8, .5, .38), (.72, .74, .6)), roofs=((.6, .32, .22), (.5, .46, .42)),
-        bodies=((.75, .1, .1), (.1, .25, .65), (.92, .92, .92), (.08, .08, .1), (.85, .7, .12), (.55, .57, .6), (.1, .45, .3)),
-        clothes=((.8, .2, .2), (.2, .4, .75), (.9, .9, .88), (.2, .2, .24), (.85, .7, .25), (.3, .6, .4)), leaves=((.3, .5, .14), (.38, .56, .2)),
-        road=(.42, .41, .41), paved=(.68, .65, .6), grass=(.42, .55, .2)),
-    height=(1.5, 2.1), pitch=(.01, .07), focal=(.8, .95), sun=(.62, .5), ambient=(.5, .53, .6), warm=(1.08, .98, .82), rise=(.7, 1.15),
-    gain=(1.1, 1.05, 1.), contrast=1.08, saturation=1.2, exposure=.09, tint=.03, cover=(0., .45), blur=.45, noise=.008)
+GTA5 = Look(
+    "gta5",
+    Plan(
+        lanes=(2, 2),
+        lane=(3.4, 3.8),
+        parking=0.35,
+        verge=(0.0, 1.6),
+        pavement=(2.6, 4.5),
+        setback=(0.0, 6.0),
+        garden=0.7,
+        width=(11.0, 22.0),
+        height=(5.0, 17.0),
+        gap=0.2,
+        pitched=0.25,
+        barrier=0.55,
+        crossing=0.5,
+        trees=8.0,
+        kinds=("palm", "palm", "broad"),
+        bushes=3.0,
+        lamps=6.0,
+        lights=1.5,
+        signs=3.0,
+        board=0.3,
+        cars=9.0,
+        trucks=1.1,
+        buses=0.7,
+        trains=0.16,
+        parked=6.0,
+        people=11.0,
+        crossers=1.2,
+        motorcycles=2.0,
+        bicycles=1.3,
+        stands=2.5,
+        walls=(
+            (0.9, 0.82, 0.66),
+            (0.86, 0.64, 0.48),
+            (0.93, 0.9, 0.84),
+            (0.6, 0.72, 0.78),
+            (0.8, 0.5, 0.38),
+            (0.72, 0.74, 0.6),
+        ),
+        roofs=((0.6, 0.32, 0.22), (0.5, 0.46, 0.42)),
+        bodies=(
+            (0.75, 0.1, 0.1),
+            (0.1, 0.25, 0.65),
+            (0.92, 0.92, 0.92),
+            (0.08, 0.08, 0.1),
+            (0.85, 0.7, 0.12),
+            (0.55, 0.57, 0.6),
+            (0.1, 0.45, 0.3),
+        ),
+        clothes=(
+            (0.8, 0.2, 0.2),
+            (0.2, 0.4, 0.75),
+            (0.9, 0.9, 0.88),
+            (0.2, 0.2, 0.24),
+            (0.85, 0.7, 0.25),
+            (0.3, 0.6, 0.4),
+        ),
+        leaves=((0.3, 0.5, 0.14), (0.38, 0.56, 0.2)),
+        road=(0.42, 0.41, 0.41),
+        paved=(0.68, 0.65, 0.6),
+        grass=(0.42, 0.55, 0.2),
+    ),
+    height=(1.5, 2.1),
+    pitch=(0.01, 0.07),
+    focal=(0.8, 0.95),
+    sun=(0.62, 0.5),
+    ambient=(0.5, 0.53, 0.6),
+    warm=(1.08, 0.98, 0.82),
+    rise=(0.7, 1.15),
+    gain=(1.1, 1.05, 1.0),
+    contrast=1.08,
+    saturation=1.2,
+    exposure=0.09,
+    tint=0.03,
+    cover=(0.0, 0.45),
+    blur=0.45,
+    noise=0.008,
+)
 
-CITYSCAPES = Look('cityscapes', Plan(
-        people=17., crossers=2.5, bicycles=2.4, stands=3.5, motorcycles=.7, cars=4.5, parked=10., trees=5., kinds=('broad', 'broad', 'cone'), height=(11., 20.), gap=.16,
-        setback=(0., 4.), leaves=((.26, .38, .15), (.3, .41, .19)), pitched=.6, trains=.16, buses=.6, trucks=.5, barrier=.6, signs=6., lights=2.5, crossing=.55),
-    height=(1.2, 1.3), pitch=(.02, .05), focal=(1., 1.1), sun=(.1, .4), soft=.012, ambient=(.72, .75, .76), warm=(1., 1., .98),
-    low=(.86, .88, .87), high=(.72, .77, .79), cloud=(.9, .92, .91), cover=(.6, 1.), haze=(.74, .78, .77), sight=170.,
-    gain=(1.18, 1.23, 1.18), contrast=.94, saturation=.82, exposure=.1, blur=.65, noise=.012, vignette=.25, hood=True)
+# %% ../../nbs/api/streets/05_render.ipynb #2db93634
+CITYSCAPES = Look(
+    "cityscapes",
+    Plan(
+        people=17.0,
+        crossers=2.5,
+        bicycles=2.4,
+        stands=3.5,
+        motorcycles=0.7,
+        cars=4.5,
+        parked=10.0,
+        trees=5.0,
+        kinds=("broad", "broad", "cone"),
+        height=(11.0, 20.0),
+        gap=0.16,
+        setback=(0.0, 4.0),
+        leaves=((0.26, 0.38, 0.15), (0.3, 0.41, 0.19)),
+        pitched=0.6,
+        trains=0.16,
+        buses=0.6,
+        trucks=0.5,
+        barrier=0.6,
+        signs=6.0,
+        lights=2.5,
+        crossing=0.55,
+    ),
+    height=(1.2, 1.3),
+    pitch=(0.02, 0.05),
+    focal=(1.0, 1.1),
+    sun=(0.1, 0.4),
+    soft=0.012,
+    ambient=(0.72, 0.75, 0.76),
+    warm=(1.0, 1.0, 0.98),
+    low=(0.86, 0.88, 0.87),
+    high=(0.72, 0.77, 0.79),
+    cloud=(0.9, 0.92, 0.91),
+    cover=(0.6, 1.0),
+    haze=(0.74, 0.78, 0.77),
+    sight=170.0,
+    gain=(1.18, 1.23, 1.18),
+    contrast=0.94,
+    saturation=0.82,
+    exposure=0.1,
+    blur=0.65,
+    noise=0.012,
+    vignette=0.25,
+    hood=True,
+)
 
 # %% ../../nbs/api/streets/05_render.ipynb #14a3179b
-CAMPUS = (   # x, y, z in metres, yaw, pitch, focal
-    Camera(-5.2, -3., 5.2, -.12, .17, 0., .95), Camera(6.3, -2., 6.4, .2, .24, .01, .85), Camera(-7.5, 0., 4.4, -.32, .15, -.01, 1.),
-    Camera(5., -5., 7.6, .08, .3, 0., 1.05), Camera(-3.6, -3., 5.8, .1, .2, .015, .75))
+CAMPUS = (  # x, y, z in metres, yaw, pitch, focal
+    Camera(-5.2, -3.0, 5.2, -0.12, 0.17, 0.0, 0.95),
+    Camera(6.3, -2.0, 6.4, 0.2, 0.24, 0.01, 0.85),
+    Camera(-7.5, 0.0, 4.4, -0.32, 0.15, -0.01, 1.0),
+    Camera(5.0, -5.0, 7.6, 0.08, 0.3, 0.0, 1.05),
+    Camera(-3.6, -3.0, 5.8, 0.1, 0.2, 0.015, 0.75),
+)
 
-IITK = Look('iitk', Plan(
-        lanes=(1, 1), lane=(3.2, 4.), keep=-1, parking=.2, verge=(.8, 3.), pavement=(1.5, 2.6), setback=(5., 9.), garden=1., width=(14., 26.), height=(6., 11.),
-        gap=.45, pitched=.05, barrier=.7, crossing=.4, centre=False, trees=11., kinds=('broad', 'broad', 'broad', 'cone', 'palm'), bushes=9., lamps=4., lamp='arm', lights=.3, signs=2.,
-        cars=1.6, trucks=.3, buses=.3, trains=0., parked=1.5, people=17., crossers=3.5, motorcycles=4.5, bicycles=4.5, stands=4., benches=1.5,
-        walls=((.78, .6, .44), (.82, .76, .62), (.66, .4, .3), (.85, .83, .76)), roofs=((.55, .5, .45),), bodies=((.85, .85, .85), (.15, .15, .17), (.5, .1, .1), (.6, .6, .58), (.2, .28, .42)),
-        clothes=((.7, .25, .25), (.85, .82, .75), (.25, .35, .6), (.8, .55, .2), (.2, .2, .22), (.5, .6, .5)), skins=((.5, .34, .24), (.42, .28, .2), (.58, .42, .3)),
-        leaves=((.33, .42, .2), (.4, .46, .22), (.3, .4, .22)), road=(.47, .44, .41), paved=(.62, .54, .46), grass=(.42, .46, .24)),
-    cameras=CAMPUS, every=1., sun=(.3, .36), soft=.004, ambient=(.68, .65, .6), warm=(1.08, .98, .82), rise=(.8, 1.2),
-    low=(.9, .86, .76), high=(.72, .74, .72), cloud=(.93, .9, .84), cover=(.3, .6), haze=(.84, .8, .71), sight=170.,
-    gain=(1.24, 1.22, 1.14), contrast=.98, saturation=.85, exposure=.03, blur=.55, chroma=2.2, noise=.02, vignette=.12)
+# %% ../../nbs/api/streets/05_render.ipynb #baf21ea8
+IITK = Look(
+    "iitk",
+    Plan(
+        lanes=(1, 1),
+        lane=(3.2, 4.0),
+        keep=-1,
+        parking=0.2,
+        verge=(0.8, 3.0),
+        pavement=(1.5, 2.6),
+        setback=(5.0, 9.0),
+        garden=1.0,
+        width=(14.0, 26.0),
+        height=(6.0, 11.0),
+        gap=0.45,
+        pitched=0.05,
+        barrier=0.7,
+        crossing=0.4,
+        centre=False,
+        trees=11.0,
+        kinds=("broad", "broad", "broad", "cone", "palm"),
+        bushes=9.0,
+        lamps=4.0,
+        lamp="arm",
+        lights=0.3,
+        signs=2.0,
+        cars=1.6,
+        trucks=0.3,
+        buses=0.3,
+        trains=0.0,
+        parked=1.5,
+        people=17.0,
+        crossers=3.5,
+        motorcycles=4.5,
+        bicycles=4.5,
+        stands=4.0,
+        benches=1.5,
+        walls=((0.78, 0.6, 0.44), (0.82, 0.76, 0.62), (0.66, 0.4, 0.3), (0.85, 0.83, 0.76)),
+        roofs=((0.55, 0.5, 0.45),),
+        bodies=((0.85, 0.85, 0.85), (0.15, 0.15, 0.17), (0.5, 0.1, 0.1), (0.6, 0.6, 0.58), (0.2, 0.28, 0.42)),
+        clothes=(
+            (0.7, 0.25, 0.25),
+            (0.85, 0.82, 0.75),
+            (0.25, 0.35, 0.6),
+            (0.8, 0.55, 0.2),
+            (0.2, 0.2, 0.22),
+            (0.5, 0.6, 0.5),
+        ),
+        skins=((0.5, 0.34, 0.24), (0.42, 0.28, 0.2), (0.58, 0.42, 0.3)),
+        leaves=((0.33, 0.42, 0.2), (0.4, 0.46, 0.22), (0.3, 0.4, 0.22)),
+        road=(0.47, 0.44, 0.41),
+        paved=(0.62, 0.54, 0.46),
+        grass=(0.42, 0.46, 0.24),
+    ),
+    cameras=CAMPUS,
+    every=1.0,
+    sun=(0.3, 0.36),
+    soft=0.004,
+    ambient=(0.68, 0.65, 0.6),
+    warm=(1.08, 0.98, 0.82),
+    rise=(0.8, 1.2),
+    low=(0.9, 0.86, 0.76),
+    high=(0.72, 0.74, 0.72),
+    cloud=(0.93, 0.9, 0.84),
+    cover=(0.3, 0.6),
+    haze=(0.84, 0.8, 0.71),
+    sight=170.0,
+    gain=(1.24, 1.22, 1.14),
+    contrast=0.98,
+    saturation=0.85,
+    exposure=0.03,
+    blur=0.55,
+    chroma=2.2,
+    noise=0.02,
+    vignette=0.12,
+)
 
+# %% ../../nbs/api/streets/05_render.ipynb #81b456b6
 LOOKS = {k.name: k for k in (GTA5, CITYSCAPES, IITK)}
 
 # %% ../../nbs/api/streets/05_render.ipynb #0bfd23b8
 @dataclass
 class Weather:
     "What changes from picture to picture: the sun, the clouds, the exposure"
-    sun: np.ndarray     # (3,) towards the sun
-    strength: float     # of the sun, 0..1
-    cover: float        # clouds, 0..1
-    drift: float        # of the clouds
-    exposure: np.ndarray   # (3,) factors of red, green, blue
 
-def weather(look, rng, time=None):   # seconds, for a fixed camera whose light changes slowly
+    sun: np.ndarray  # (3,) towards the sun
+    strength: float  # of the sun, 0..1
+    cover: float  # clouds, 0..1
+    drift: float  # of the clouds
+    exposure: np.ndarray  # (3,) factors of red, green, blue
+
+
+def weather(look, rng, time=None):  # seconds, for a fixed camera whose light changes slowly
     "Draw the weather of a picture, or of a moment before a fixed camera"
     az, el, cover = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(*look.rise)), float(rng.uniform(*look.cover))
     e = rng.normal(0, look.exposure) + rng.normal(0, look.tint, 3)
-    if time is not None: az, e = az + time * .002, e + .07 * np.sin(time * .02 + az)
+    if time is not None:
+        az, e = az + time * 0.002, e + 0.07 * np.sin(time * 0.02 + az)
     s = np.float32([np.cos(el) * np.sin(az), np.cos(el) * np.cos(az), np.sin(el)])
-    return Weather(s, look.sun[0], cover, float(rng.uniform(0, 20)) + (time or 0) * .01, np.exp(e).astype(np.float32))
+    return Weather(s, look.sun[0], cover, float(rng.uniform(0, 20)) + (time or 0) * 0.01, np.exp(e).astype(np.float32))
 
 # %% ../../nbs/api/streets/05_render.ipynb #2026fa39
 def face_light(faces, look, wx):
     "(3, F) light on every face; cards (whose normal is zero) get the mean"
     d = np.maximum(faces.normal @ wx.sun, 0)
-    d = np.where((faces.normal == 0).all(1), .55, d) * wx.strength
-    up = .88 + .14 * faces.normal[:, 2]
+    d = np.where((faces.normal == 0).all(1), 0.55, d) * wx.strength
+    up = 0.88 + 0.14 * faces.normal[:, 2]
     return (np.outer(look.ambient, up) + np.outer(look.warm, d)).astype(np.float32)
+
 
 def shade_faces(faces, ids, rays, look, wx, focal):
     "Colour (3, n) and depth (n,) of pixels that see the faces `ids`"
     u, v, depth = locate(faces, ids, rays)
-    rgb, mat, par = np.take(faces.rgb.T.copy(), ids, 1), np.take(faces.info[:, 1], ids), np.take(faces.par.T.copy(), ids, 1)
+    rgb, mat, par = (
+        np.take(faces.rgb.T.copy(), ids, 1),
+        np.take(faces.info[:, 1], ids),
+        np.take(faces.par.T.copy(), ids, 1),
+    )
     for k, f in TEXTURES.items():
         m = np.flatnonzero(mat == k)
-        if len(m): rgb[:, m] = f(u[m], v[m], depth[m], focal, rgb[:, m], par[:, m])
+        if len(m):
+            rgb[:, m] = f(u[m], v[m], depth[m], focal, rgb[:, m], par[:, m])
     rgb *= np.take(face_light(faces, look, wx), ids, 1)
     return rgb, depth
 
 # %% ../../nbs/api/streets/05_render.ipynb #4ebfcfd7
 def shade_ground(st, things, cam, rays, here, look, wx, size):
     "Zone (n,), colour (3, n) and depth (n,) of the ground at the pixels `here`"
-    way = np.take(rays, here, 0) @ cam.axes()                               # in the world
+    way = np.take(rays, here, 0) @ cam.axes()  # in the world
     depth = np.minimum(-cam.z / np.minimum(way[:, 2], -1e-4), 2000)
     zone, rgb = ground(st, cam.x + way[:, 0] * depth, cam.y + way[:, 1] * depth, depth, cam.focal * size[1])
     flat = wx.sun[:2] / wx.sun[2]
     near = [t for t in things if t.pos[1] < 90]
-    dark = paint_shadows(near, -flat * (look.soft < .01), cam, size, st.bend)
-    if look.soft: dark = box(dark, look.soft * size[1])
+    dark = paint_shadows(near, -flat * (look.soft < 0.01), cam, size, st.bend)
+    if look.soft:
+        dark = box(dark, look.soft * size[1])
     k = look.sun[1] * dark.ravel()[here]
     light = np.float32(look.ambient) + np.float32(look.warm) * wx.strength * wx.sun[2]
     rgb *= 1 - k
     rgb *= light.astype(np.float32)[:, None]
     return zone, rgb, depth
+
 
 def box(a, radius):
     "Blur of an array (..., H, W) by a box of `radius` pixels to either side"
@@ -157,16 +352,18 @@ def draw_scene(st, things, cam, look, wx, size):
     faces = assemble(things, cam, st.bend)
     ids, rays = paint_ids(faces, cam, size).ravel(), cam.rays(size)
     rgb, depth = np.empty((3, ids.size), np.float32), np.full(ids.size, 2000, np.float32)
-    label = np.concatenate([[LABEL['sky'], 0], faces.info[:, 0]]).astype(np.uint8)[ids]
+    label = np.concatenate([[LABEL["sky"], 0], faces.info[:, 0]]).astype(np.uint8)[ids]
     at_sky, at_ground, at_face = (np.flatnonzero(m) for m in (ids == SKY, ids == GROUND, ids >= FIRST))
     up = rays[at_sky] @ cam.axes()[:, 2]
     rgb[:, at_sky] = sky(rays[at_sky, 0] + cam.yaw, up, look.low, look.high, look.cloud, wx.cover, wx.drift)
     zone, rgb[:, at_ground], depth[at_ground] = shade_ground(st, things, cam, rays, at_ground, look, wx, size)
     label[at_ground] = np.array([LABEL[z] for z in ZONES], np.uint8)[zone]
-    rgb[:, at_face], depth[at_face] = shade_faces(faces, ids[at_face] - FIRST, np.take(rays, at_face, 0), look, wx, cam.focal * size[1])
+    rgb[:, at_face], depth[at_face] = shade_faces(
+        faces, ids[at_face] - FIRST, np.take(rays, at_face, 0), look, wx, cam.focal * size[1]
+    )
     k = np.exp(depth * np.float32(-1 / look.sight))
     k[at_sky] = 1
-    for plane, haze in zip(rgb, look.haze):   # haze + (colour - haze) k, in place
+    for plane, haze in zip(rgb, look.haze):  # haze + (colour - haze) k, in place
         plane -= haze
         plane *= k
         plane += haze
@@ -176,87 +373,116 @@ def draw_scene(st, things, cam, look, wx, size):
 @lru_cache(8)
 def lens(size, strength):
     "(H, W) darkening towards the corners"
-    y, x = np.meshgrid(np.linspace(-1, 1, size[0]), np.linspace(-1, 1, size[1]), indexing='ij')
+    y, x = np.meshgrid(np.linspace(-1, 1, size[0]), np.linspace(-1, 1, size[1]), indexing="ij")
     return (1 - strength * (x * x + y * y) / 2).astype(np.float32)
+
 
 @lru_cache(4)
 def grains(n, strength):
     "(n,) float32 noise, mean 0"
     return np.random.default_rng(3).normal(0, strength, n).astype(np.float32)
 
+
 def add_noise(rgb, strength, rng):
     "The noise of a sensor, in place: most of it in the brightness, some in each colour"
     n, size = rgb[0].size, rgb[0].shape
-    a, *b = (grains(3 * n, strength)[o:o + n].reshape(size) for o in rng.integers(2 * n, size=4).tolist())
-    a = a * np.float32(.8)
-    for plane, c in zip(rgb, b): plane += c * np.float32(.6) + a
+    a, *b = (grains(3 * n, strength)[o : o + n].reshape(size) for o in rng.integers(2 * n, size=4).tolist())
+    a = a * np.float32(0.8)
+    for plane, c in zip(rgb, b):
+        plane += c * np.float32(0.6) + a
 
 # %% ../../nbs/api/streets/05_render.ipynb #b5fc790a
 def photograph(rgb, look, wx, rng):
     "(H, W, 3) uint8: the picture that this look's camera makes of the scene"
     _, h, w = rgb.shape
-    for axis in (1, 2) if look.blur else (): rgb = gaussian_filter1d(rgb, look.blur * w / 512, axis, truncate=2.)
+    for axis in (1, 2) if look.blur else ():
+        rgb = gaussian_filter1d(rgb, look.blur * w / 512, axis, truncate=2.0)
     rgb = rgb * (np.float32(look.gain) * wx.exposure)[:, None, None]
-    if look.vignette: rgb *= lens((h, w), look.vignette)
+    if look.vignette:
+        rgb *= lens((h, w), look.vignette)
     grey = (rgb[0] + rgb[1] + rgb[2]) * np.float32(1 / 3)
-    rgb -= grey                                            # what is left is the colour alone
-    if look.chroma: rgb = box(rgb, look.chroma * w / 512)
+    rgb -= grey  # what is left is the colour alone
+    if look.chroma:
+        rgb = box(rgb, look.chroma * w / 512)
     rgb *= np.float32(look.saturation)
-    rgb += (grey - .5) * look.contrast + .5
-    if look.noise: add_noise(rgb, look.noise, rng)
+    rgb += (grey - 0.5) * look.contrast + 0.5
+    if look.noise:
+        add_noise(rgb, look.noise, rng)
     rgb *= 255
     out = np.empty((h, w, 3), np.uint8)
-    for i in range(3): out[..., i] = np.clip(rgb[i], 0, 255, out=rgb[i])
+    for i in range(3):
+        out[..., i] = np.clip(rgb[i], 0, 255, out=rgb[i])
     return out
+
 
 def add_hood(rgb, label, look):
     "The bonnet of the own car along the lower edge, in place"
     h, w = label.shape
     x = np.linspace(-1, 1, w, dtype=np.float32)
-    top = h * (1 - .085 * (1 - .35 * x**2) * np.clip((1.15 - np.abs(x)) * 6, 0, 1))
-    y0 = int(.85 * h)
-    y = np.arange(y0, h)[:, None] + .5
-    m, k = y > top, np.clip((y - top) / (h * .1), 0, 1)
-    shine = (.2 + .4 * np.exp(-9 * k) + .06 * np.cos(3 * x)) * np.float32([.95, 1, 1.05])[:, None, None]
+    top = h * (1 - 0.085 * (1 - 0.35 * x**2) * np.clip((1.15 - np.abs(x)) * 6, 0, 1))
+    y0 = int(0.85 * h)
+    y = np.arange(y0, h)[:, None] + 0.5
+    m, k = y > top, np.clip((y - top) / (h * 0.1), 0, 1)
+    shine = (0.2 + 0.4 * np.exp(-9 * k) + 0.06 * np.cos(3 * x)) * np.float32([0.95, 1, 1.05])[:, None, None]
     rgb[:, y0:][:, m], label[y0:][m] = shine[:, m], EGO
 
 # %% ../../nbs/api/streets/05_render.ipynb #429cd95d
 def view(look, rng):
     "The camera of a car somewhere in its lane"
     u = lambda r: float(rng.uniform(*r))
-    lane = look.plan.keep * look.plan.lane[0] * (float(rng.integers(look.plan.lanes[0])) + .5)
-    return Camera(lane + float(rng.normal(0, .2)), 0., u(look.height), float(rng.normal(0, look.yaw)), u(look.pitch), float(rng.normal(0, .006)), u(look.focal))
+    lane = look.plan.keep * look.plan.lane[0] * (float(rng.integers(look.plan.lanes[0])) + 0.5)
+    return Camera(
+        lane + float(rng.normal(0, 0.2)),
+        0.0,
+        u(look.height),
+        float(rng.normal(0, look.yaw)),
+        u(look.pitch),
+        float(rng.normal(0, 0.006)),
+        u(look.focal),
+    )
+
 
 def clear(things, cam, fixed):
     "The things that do not stand in the camera's way: nothing in its own lane; before a mast, no tree and no furniture"
-    if not fixed: return [t for t in things if abs(t.pos[0] - cam.x) > 1.9 or t.pos[1] > 8]
+    if not fixed:
+        return [t for t in things if abs(t.pos[0] - cam.x) > 1.9 or t.pos[1] > 8]
     tall = lambda t: t.layer == 0 or t.mesh.foot[3] < 2 and t.layer == 2
     return [t for t in things if tall(t) or np.hypot(t.pos[0] - cam.x, t.pos[1] - cam.y) > 15]
 
 # %% ../../nbs/api/streets/05_render.ipynb #d6957ad8
-def render(look,               # a `Look`, or the name of one: 'gta5', 'cityscapes', 'iitk'
-           seed: int,          # >= 0; another seed is another world
-           index: int = 0,     # >= 0, number of the picture; for fixed cameras the number of the frame in time
-           camera: int = None, # 1..5, which of the fixed cameras; for a look without them, leave it out
-           size=(256, 512),    # (height, width) in pixels
-          ) -> tuple:          # picture (H, W, 3) uint8 RGB, and labels (H, W) uint8 of Cityscapes ids
+def render(
+    look,  # a `Look`, or the name of one: 'gta5', 'cityscapes', 'iitk'
+    seed: int,  # >= 0; another seed is another world
+    index: int = 0,  # >= 0, number of the picture; for fixed cameras the number of the frame in time
+    camera: int = None,  # 1..5, which of the fixed cameras; for a look without them, leave it out
+    size=(256, 512),  # (height, width) in pixels
+) -> tuple:  # picture (H, W, 3) uint8 RGB, and labels (H, W) uint8 of Cityscapes ids
     "Draw one picture and its exact label map"
     look = check(look, camera, size)
     key = (seed, list(LOOKS).index(look.name) if look.name in LOOKS else 99, camera or index)
-    st, t = make_street(look.plan, key), index * look.every if look.cameras else 0.
+    st, t = make_street(look.plan, key), index * look.every if look.cameras else 0.0
     rng = np.random.default_rng([*key, 5])
     cam = look.cameras[(camera or 1) - 1] if look.cameras else view(look, rng)
     wx, things = weather(look, rng, t if look.cameras else None), things_at(st, key, t)
     rgb, label = draw_scene(st, clear(things, cam, bool(look.cameras)), cam, look, wx, size)
-    if look.hood: add_hood(rgb, label, look)
+    if look.hood:
+        add_hood(rgb, label, look)
     return photograph(rgb, look, wx, np.random.default_rng([*key, index])), label
+
 
 def check(look, camera, size):
     "The look itself, after checking what `render` was given"
     if isinstance(look, str):
-        if look not in LOOKS: raise ValueError(f'expected a look out of {list(LOOKS)}, found {look!r}')
+        if look not in LOOKS:
+            raise ValueError(f"expected a look out of {list(LOOKS)}, found {look!r}")
         look = LOOKS[look]
     n = len(look.cameras)
-    if camera is not None and not 1 <= camera <= n: raise ValueError(f'expected a camera 1..{n}, found {camera}' if n else f'{look.name} has no fixed cameras, found camera={camera}: leave it out')
-    if len(size) != 2 or min(size) < 32: raise ValueError(f'expected size = (height, width) of at least 32 pixels, found {size}')
+    if camera is not None and not 1 <= camera <= n:
+        raise ValueError(
+            f"expected a camera 1..{n}, found {camera}"
+            if n
+            else f"{look.name} has no fixed cameras, found camera={camera}: leave it out"
+        )
+    if len(size) != 2 or min(size) < 32:
+        raise ValueError(f"expected size = (height, width) of at least 32 pixels, found {size}")
     return look

@@ -27,104 +27,166 @@ from ..datasets.labels import CITYSCAPES19, CITYSCAPES_IDS
 from .render import render
 
 # %% ../../nbs/api/streets/06_samples.ipynb #21e82884
-VERSION = 1   # of the pictures: raised when the same seed draws another picture
-RECORD = 'samples.json'
-CITIES = dict(train=('celle', 'goslar', 'marburg', 'passau'), val=('fulda', 'wismar'))   # towns that Cityscapes does not hold
+VERSION = 1  # of the pictures: raised when the same seed draws another picture
+RECORD = "samples.json"
+CITIES = dict(
+    train=("celle", "goslar", "marburg", "passau"), val=("fulda", "wismar")
+)  # towns that Cityscapes does not hold
+
 
 class Sample(NamedTuple):
     "One picture to draw and where it goes, below the data root"
+
     look: str
     index: int
-    camera: int   # 1..5, or None
+    camera: int  # 1..5, or None
     image: str
     label: str
 
+
 def gta5_samples(n_train, n_val):
     "Numbered from 1, the held-out ones last"
-    return [Sample('gta5', i, None, f'GTA5/images/{i:05d}.png', f'GTA5/labels/{i:05d}.png') for i in range(1, n_train + n_val + 1)]
+    return [
+        Sample("gta5", i, None, f"GTA5/images/{i:05d}.png", f"GTA5/labels/{i:05d}.png")
+        for i in range(1, n_train + n_val + 1)
+    ]
 
 # %% ../../nbs/api/streets/06_samples.ipynb #ae15a3a5
 def cityscapes_samples(n_train, n_val):
     "Spread over the towns of each split"
     out = []
-    for split, n, first in (('train', n_train, 0), ('val', n_val, n_train)):
+    for split, n, first in (("train", n_train, 0), ("val", n_val, n_train)):
         for i in range(n):
             city, seq = CITIES[split][i % len(CITIES[split])], i // len(CITIES[split])
-            p = f'{split}/{city}/{city}_{seq:06d}_000019'
-            out.append(Sample('cityscapes', first + i, None, f'Cityscapes/leftImg8bit/{p}_leftImg8bit.png', f'Cityscapes/gtFine/{p}_gtFine_labelIds.png'))
+            p = f"{split}/{city}/{city}_{seq:06d}_000019"
+            out.append(
+                Sample(
+                    "cityscapes",
+                    first + i,
+                    None,
+                    f"Cityscapes/leftImg8bit/{p}_leftImg8bit.png",
+                    f"Cityscapes/gtFine/{p}_gtFine_labelIds.png",
+                )
+            )
     return out
+
 
 def iitk_samples(n_train, n_val):
     "Frames of five cameras; those of val come later in time"
-    at = lambda i: ('train' if i < n_train else 'val', i + (0 if i < n_train else 60))   # a minute lies between the splits
-    return [Sample('iitk', t, c, f'IITK/leftImg8bit/{s}/camera{c}/JPEGImages/{t:05d}.jpg', f'IITK/sampleLabels/{s}/camera{c}/{t:05d}.png')
-            for c in range(1, 6) for s, t in map(at, range(n_train + n_val))]
+    at = lambda i: (
+        "train" if i < n_train else "val",
+        i + (0 if i < n_train else 60),
+    )  # a minute lies between the splits
+    return [
+        Sample(
+            "iitk",
+            t,
+            c,
+            f"IITK/leftImg8bit/{s}/camera{c}/JPEGImages/{t:05d}.jpg",
+            f"IITK/sampleLabels/{s}/camera{c}/{t:05d}.png",
+        )
+        for c in range(1, 6)
+        for s, t in map(at, range(n_train + n_val))
+    ]
 
 # %% ../../nbs/api/streets/06_samples.ipynb #0ec8e138
 def palette():
     "768 bytes: the Cityscapes colour of every label id, black for the others"
     p = np.zeros((256, 3), np.uint8)
     for i, name in CITYSCAPES_IDS.ids.items():
-        if name and i >= 0: p[i] = CITYSCAPES19.colours[CITYSCAPES19.names.index(name)]
+        if name and i >= 0:
+            p[i] = CITYSCAPES19.colours[CITYSCAPES19.names.index(name)]
     return p.tobytes()
 
-def write_sample(s,      # a `Sample`
-                 root,   # the data root
-                 seed=0, size=(256, 512)):
+
+def write_sample(
+    s,  # a `Sample`
+    root,  # the data root
+    seed=0,
+    size=(256, 512),
+):
     "Draw one sample and write its two files"
     image, label = render(s.look, seed, s.index, s.camera, size)
     label = Image.fromarray(label)
-    if s.look == 'gta5':
-        label = label.convert('P')
+    if s.look == "gta5":
+        label = label.convert("P")
         label.putpalette(palette())
-    for img, path, kw in ((Image.fromarray(image), s.image, dict(quality=80) if s.image.endswith('jpg') else dict(compress_level=1)), (label, s.label, {})):
-        path = Path(root)/path
+    for img, path, kw in (
+        (Image.fromarray(image), s.image, dict(quality=80) if s.image.endswith("jpg") else dict(compress_level=1)),
+        (label, s.label, {}),
+    ):
+        path = Path(root) / path
         path.parent.mkdir(parents=True, exist_ok=True)
         img.save(path, **kw)
 
 # %% ../../nbs/api/streets/06_samples.ipynb #b42020bc
 def found(root, want):
     "True if `root` holds exactly the samples `want`, False if there is nothing; anything else is an error"
-    if not root.exists() or root.is_dir() and not any(root.iterdir()): return False
-    try: have = json.loads((root/RECORD).read_text())
-    except (OSError, ValueError): raise FileExistsError(f'{root} exists and holds no samples: give another root, so that the data in it stays as it is') from None
-    if have != want: raise FileExistsError(f'{root} holds other samples ({have}) than asked for ({want}): give another root, or delete that one')
+    if not root.exists() or root.is_dir() and not any(root.iterdir()):
+        return False
+    try:
+        have = json.loads((root / RECORD).read_text())
+    except (OSError, ValueError):
+        raise FileExistsError(
+            f"{root} exists and holds no samples: give another root, so that the data in it stays as it is"
+        ) from None
+    if have != want:
+        raise FileExistsError(
+            f"{root} holds other samples ({have}) than asked for ({want}): give another root, or delete that one"
+        )
     return True
+
 
 def write_all(samples, root, workers, **kw):
     "Write `samples` below `root` with `workers` processes"
     job = partial(write_sample, root=root, **kw)
-    if workers < 2 or 'fork' not in multiprocessing.get_all_start_methods(): return [job(s) for s in samples]
+    if workers < 2 or "fork" not in multiprocessing.get_all_start_methods():
+        return [job(s) for s in samples]
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', DeprecationWarning)   # the workers use no threads of the parent
-        with ProcessPoolExecutor(workers, multiprocessing.get_context('fork')) as pool: return list(pool.map(job, samples, chunksize=8))
+        warnings.simplefilter("ignore", DeprecationWarning)  # the workers use no threads of the parent
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+            return list(pool.map(job, samples, chunksize=8))
 
 # %% ../../nbs/api/streets/06_samples.ipynb #1494cb9e
-def write_samples(root,                    # data root to make, such as 'data/sample'
-                  seed: int = 0,           # >= 0; another seed is another set of streets
-                  size=(256, 512),         # (height, width) of all pictures, pixels
-                  n_gta5=(200, 40),        # (train, val) pictures
-                  n_cityscapes=(200, 40),  # (train, val) pictures
-                  n_iitk=(40, 8),          # (train, val) frames of each of the five cameras
-                  workers: int = None,     # processes; all cores by default
-                 ) -> Path:                # the data root
+def write_samples(
+    root,  # data root to make, such as 'data/sample'
+    seed: int = 0,  # >= 0; another seed is another set of streets
+    size=(256, 512),  # (height, width) of all pictures, pixels
+    n_gta5=(200, 40),  # (train, val) pictures
+    n_cityscapes=(200, 40),  # (train, val) pictures
+    n_iitk=(40, 8),  # (train, val) frames of each of the five cameras
+    workers: int = None,  # processes; all cores by default
+) -> Path:  # the data root
     "Write the three sample domains, unless `root` already holds exactly these"
     root = Path(root)
-    want = dict(version=VERSION, seed=seed, size=list(size), n_gta5=list(n_gta5), n_cityscapes=list(n_cityscapes), n_iitk=list(n_iitk))
-    if found(root, want): return root
+    want = dict(
+        version=VERSION,
+        seed=seed,
+        size=list(size),
+        n_gta5=list(n_gta5),
+        n_cityscapes=list(n_cityscapes),
+        n_iitk=list(n_iitk),
+    )
+    if found(root, want):
+        return root
     samples = gta5_samples(*n_gta5) + cityscapes_samples(*n_cityscapes) + iitk_samples(*n_iitk)
-    part = root.with_name(f'.{root.name}.{os.getpid()}.part')
+    part = root.with_name(f".{root.name}.{os.getpid()}.part")
     try:
         part.mkdir(parents=True)
         write_all(samples, part, workers or cores(), seed=seed, size=tuple(size))
-        if sum(n_gta5): (part/'GTA5'/'val.txt').write_text(''.join(f'{i:05d}\n' for i in range(n_gta5[0] + 1, sum(n_gta5) + 1)))
-        (part/RECORD).write_text(json.dumps(want) + '\n')
-        if not found(root, want):             # another process may have been quicker
-            if root.exists(): root.rmdir()    # empty, or this fails
-            try: part.rename(root)
-            except OSError:                   # or quicker just now
-                if not found(root, want): raise
-    finally: shutil.rmtree(part, ignore_errors=True)
+        if sum(n_gta5):
+            (part / "GTA5" / "val.txt").write_text("".join(f"{i:05d}\n" for i in range(n_gta5[0] + 1, sum(n_gta5) + 1)))
+        (part / RECORD).write_text(json.dumps(want) + "\n")
+        if not found(root, want):  # another process may have been quicker
+            if root.exists():
+                root.rmdir()  # empty, or this fails
+            try:
+                part.rename(root)
+            except OSError:  # or quicker just now
+                if not found(root, want):
+                    raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return root
 
 # %% ../../nbs/api/streets/06_samples.ipynb #a3d2f2e3
@@ -133,7 +195,11 @@ SAMPLE_DOMAINS = ("gta5", "cityscapes", "iitk")
 
 def dataset_root(data_root: str | None, domains: str) -> Path:
     "The folder of the datasets, or None's: that of the sample domains (names joined by +), which are written on the first call."
-    if data_root: return resolve(data_root)
+    if data_root:
+        return resolve(data_root)
     for name in domains.split("+"):
-        if get_domain(name).name not in SAMPLE_DOMAINS: raise ValueError(f"{name} is none of the sample domains ({', '.join(SAMPLE_DOMAINS)}): give the data_root that holds it")
+        if get_domain(name).name not in SAMPLE_DOMAINS:
+            raise ValueError(
+                f"{name} is none of the sample domains ({', '.join(SAMPLE_DOMAINS)}): give the data_root that holds it"
+            )
     return write_samples(resolve("data/samples"))

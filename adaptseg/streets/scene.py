@@ -20,71 +20,139 @@ from .raster import Thing
 @dataclass(frozen=True)
 class Mover:
     "Something that goes along the street, or across it, for ever"
-    kind: str            # 'car', 'truck', 'bus', 'train', 'motorcycle', 'bicycle', 'person'
-    at: float            # x if it goes along, y if across
-    way: int             # 1 or -1
-    speed: float         # metres a second
-    start: float         # metres after the beginning of its way, at time 0
-    across: bool = False # does it cross the street?
-    lap: float = 90.     # length of its way in metres
 
-LONG = ('car', 'truck', 'bus', 'train')   # vehicles that keep to the middle of their lane
+    kind: str  # 'car', 'truck', 'bus', 'train', 'motorcycle', 'bicycle', 'person'
+    at: float  # x if it goes along, y if across
+    way: int  # 1 or -1
+    speed: float  # metres a second
+    start: float  # metres after the beginning of its way, at time 0
+    across: bool = False  # does it cross the street?
+    lap: float = 90.0  # length of its way in metres
+
+
+LONG = ("car", "truck", "bus", "train")  # vehicles that keep to the middle of their lane
 
 # %% ../../nbs/api/streets/04_scene.ipynb #fb3334e5
 def pick(rng, options):
     "One of the options, by chance."
     return options[int(rng.integers(len(options)))]
-def tint(rng, c, sd=.05):
+
+
+def tint(rng, c, sd=0.05):
     "A colour close to `c`: a little brighter or darker, a little to another hue"
     k, *d = rng.standard_normal(4).tolist()
-    return tuple(min(1., max(0., x * (1 + sd * k) + sd / 4 * e)) for x, e in zip(c, d))
+    return tuple(min(1.0, max(0.0, x * (1 + sd * k) + sd / 4 * e)) for x, e in zip(c, d))
+
 
 def amount(rng, mean):
     "How many there are, where there are `mean` on average."
     return int(rng.poisson(mean))
+
+
 def tree_paint(st, rng):
     "The colours of one tree."
-    return (tint(rng, pick(rng, st.plan.leaves), .12),) * 3
+    return (tint(rng, pick(rng, st.plan.leaves), 0.12),) * 3
+
 
 def house(st, rng, s, y, w, h, x):
     "A house on side `s` (-1 left, 1 right) from `y` to y + `w`, its front at `x`"
     p, d = st.plan, float(rng.uniform(9, 14))
-    paint = (tint(rng, pick(rng, p.walls), .1), tint(rng, pick(rng, p.roofs), .1), (1, 1, 1))
-    kind = 'pitched' if rng.random() < p.pitched else 'flat'
-    return Thing(M.house(kind), (x + s * d / 2, y + w / 2, 0), 0, (d, w, h), paint, (float(rng.uniform(1.7, 2.7)), float(rng.uniform(0, 60))), 0)
+    paint = (tint(rng, pick(rng, p.walls), 0.1), tint(rng, pick(rng, p.roofs), 0.1), (1, 1, 1))
+    kind = "pitched" if rng.random() < p.pitched else "flat"
+    return Thing(
+        M.house(kind),
+        (x + s * d / 2, y + w / 2, 0),
+        0,
+        (d, w, h),
+        paint,
+        (float(rng.uniform(1.7, 2.7)), float(rng.uniform(0, 60))),
+        0,
+    )
 
+# %% ../../nbs/api/streets/04_scene.ipynb #558c01e2
 def barriers(st, rng, s, y, w, x):
     "A wall or a fence along a plot, in pieces that the painter can order"
-    kind = pick(rng, ('wall', 'fence'))
-    n, h = max(1, round(w / 4)), float(rng.uniform(1.5, 2.3) if kind == 'wall' else rng.uniform(1.2, 1.7))
-    c = tint(rng, pick(rng, ((.62, .56, .48), (.55, .42, .36), (.66, .64, .6)) if kind == 'wall' else ((.35, .42, .36), (.55, .55, .56), (.5, .4, .3))))
-    return [Thing(M.barrier(kind), (x, y + (i + .5) * w / n, 0), 0, (1, w / n, h), (c,) * 3, None, 1) for i in range(n)]
+    kind = pick(rng, ("wall", "fence"))
+    n, h = max(1, round(w / 4)), float(rng.uniform(1.5, 2.3) if kind == "wall" else rng.uniform(1.2, 1.7))
+    c = tint(
+        rng,
+        pick(
+            rng,
+            ((0.62, 0.56, 0.48), (0.55, 0.42, 0.36), (0.66, 0.64, 0.6))
+            if kind == "wall"
+            else ((0.35, 0.42, 0.36), (0.55, 0.55, 0.56), (0.5, 0.4, 0.3)),
+        ),
+    )
+    return [
+        Thing(M.barrier(kind), (x, y + (i + 0.5) * w / n, 0), 0, (1, w / n, h), (c,) * 3, None, 1) for i in range(n)
+    ]
 
-def plant(st, rng, x, y, kind,
-          size,   # (smallest, largest) factor
-          layer=1):
+
+def plant(
+    st,
+    rng,
+    x,
+    y,
+    kind,
+    size,  # (smallest, largest) factor
+    layer=1,
+):
     "A tree or a bush"
     k = float(rng.uniform(*size))
-    return Thing(M.tree(kind, int(rng.integers(8))), (x, y, 0), float(rng.uniform(0, 6)), (k, k, k), tree_paint(st, rng), None, layer)
+    return Thing(
+        M.tree(kind, int(rng.integers(8))),
+        (x, y, 0),
+        float(rng.uniform(0, 6)),
+        (k, k, k),
+        tree_paint(st, rng),
+        None,
+        layer,
+    )
 
 # %% ../../nbs/api/streets/04_scene.ipynb #91d406f5
 def plots(st, rng, s):
     "All plots of one side"
     p, front, out = st.plan, st.facades[s > 0], []
-    curb = st.edges[-1] + .15 if s > 0 else st.edges[0] - .15
+    curb = st.edges[-1] + 0.15 if s > 0 else st.edges[0] - 0.15
     y = BEGIN - float(rng.uniform(0, 8))
     while y < FAR:
         w = float(rng.uniform(*p.width))
         if st.cross and y + w > st.cross[0] - 2.6 and y < st.cross[1] + 2.6:
-            if st.cross[0] - 2.6 - y < 5: y = st.cross[1] + 2.6; continue
+            if st.cross[0] - 2.6 - y < 5:
+                y = st.cross[1] + 2.6
+                continue
             w = st.cross[0] - 2.6 - y
         empty = rng.random() < p.gap
-        if not empty: out.append(house(st, rng, s, y, w, float(rng.uniform(*p.height)), front))
-        if (empty or abs(front - curb) > 1.5) and rng.random() < p.barrier: out += barriers(st, rng, s, y, w, curb)
-        if empty: out += [plant(st, rng, curb + s * float(rng.uniform(3, 9)), y + float(rng.uniform(0, w)), pick(rng, p.kinds), (.8, 1.25), 0) for _ in range(3)]
+        if not empty:
+            out.append(house(st, rng, s, y, w, float(rng.uniform(*p.height)), front))
+        if (empty or abs(front - curb) > 1.5) and rng.random() < p.barrier:
+            out += barriers(st, rng, s, y, w, curb)
+        if empty:
+            out += [
+                plant(
+                    st,
+                    rng,
+                    curb + s * float(rng.uniform(3, 9)),
+                    y + float(rng.uniform(0, w)),
+                    pick(rng, p.kinds),
+                    (0.8, 1.25),
+                    0,
+                )
+                for _ in range(3)
+            ]
         if empty or abs(front - curb) > 2.5:
-            out += [plant(st, rng, curb + s * float(rng.uniform(.8, max(1., min(5, abs(front - curb) - .8)))), y + float(rng.uniform(0, w)), 'bush', (.6, 1.2)) for _ in range(amount(rng, p.bushes * .3))]
-        y += w + (0 if rng.random() < .7 else float(rng.uniform(1, 4)))
+            out += [
+                plant(
+                    st,
+                    rng,
+                    curb + s * float(rng.uniform(0.8, max(1.0, min(5, abs(front - curb) - 0.8)))),
+                    y + float(rng.uniform(0, w)),
+                    "bush",
+                    (0.6, 1.2),
+                )
+                for _ in range(amount(rng, p.bushes * 0.3))
+            ]
+        y += w + (0 if rng.random() < 0.7 else float(rng.uniform(1, 4)))
     return out
 
 # %% ../../nbs/api/streets/04_scene.ipynb #02b0faf4
@@ -93,17 +161,24 @@ def backdrop(st, rng):
     p, out = st.plan, []
     for x in np.arange(-110, 110, 14):
         h = float(rng.uniform(*p.height))
-        if rng.random() > p.gap: out.append(house(st, rng, 1, FAR + 8, 14., h * 1.1, x))
-        out.append(plant(st, rng, x + float(rng.uniform(-5, 5)), FAR + float(rng.uniform(-6, 6)), pick(rng, p.kinds), (1, 1.5), 0))
+        if rng.random() > p.gap:
+            out.append(house(st, rng, 1, FAR + 8, 14.0, h * 1.1, x))
+        out.append(
+            plant(
+                st, rng, x + float(rng.uniform(-5, 5)), FAR + float(rng.uniform(-6, 6)), pick(rng, p.kinds), (1, 1.5), 0
+            )
+        )
     for s in (-1, 1):
         for y in np.arange(0, FAR, 22):
             x = st.facades[s > 0] + s * float(rng.uniform(26, 34))
-            if rng.random() > p.gap: out.append(house(st, rng, s, y, 16., float(rng.uniform(*p.height)) * 1.15, x))
-            else: out.append(plant(st, rng, x, y, pick(rng, p.kinds), (1, 1.6), 0))
+            if rng.random() > p.gap:
+                out.append(house(st, rng, s, y, 16.0, float(rng.uniform(*p.height)) * 1.15, x))
+            else:
+                out.append(plant(st, rng, x, y, pick(rng, p.kinds), (1, 1.6), 0))
     return out
 
 # %% ../../nbs/api/streets/04_scene.ipynb #444fcd01
-def spots(st, rng, mean, y0=5., y1=85.):
+def spots(st, rng, mean, y0=5.0, y1=85.0):
     "About `mean` places (side, y) along the street, not on the side street"
     ys = [float(rng.uniform(y0, y1)) for _ in range(amount(rng, mean))]
     return [(pick(rng, (-1, 1)), y) for y in ys if not (st.cross and st.cross[0] - 3 < y < st.cross[1] + 3)]
@@ -111,45 +186,99 @@ def spots(st, rng, mean, y0=5., y1=85.):
 # %% ../../nbs/api/streets/04_scene.ipynb #d1398f05
 def furniture(st, rng):
     "What stands on the pavements"
-    p, out, grey = st.plan, [], tint(rng, (.4, .41, .4), .08)
-    kerb = lambda s, d=.5: s * (st.half + d)
-    turn = lambda s: 0. if s > 0 else np.pi
-    add = lambda mesh, s, y, d=.5, head=0., paint=None, size=1.: out.append(Thing(mesh, (kerb(s, d), y, 0), head, (size,) * 3, paint or (grey,) * 3))
+    p, out, grey = st.plan, [], tint(rng, (0.4, 0.41, 0.4), 0.08)
+    kerb = lambda s, d=0.5: s * (st.half + d)
+    turn = lambda s: 0.0 if s > 0 else np.pi
+    add = lambda mesh, s, y, d=0.5, head=0.0, paint=None, size=1.0: out.append(
+        Thing(mesh, (kerb(s, d), y, 0), head, (size,) * 3, paint or (grey,) * 3)
+    )
     first = float(rng.uniform(6, 14))
-    for i in range(amount(rng, p.lamps)): add(M.lamp(p.lamp), (-1, 1)[i % 2], first + 13 * i, .6, turn((-1, 1)[i % 2]))
-    for s, y in spots(st, rng, p.trees, 8.): out.append(plant(st, rng, kerb(s, .9), y, pick(rng, p.kinds), (.65, 1.05), 2))
+    for i in range(amount(rng, p.lamps)):
+        add(M.lamp(p.lamp), (-1, 1)[i % 2], first + 13 * i, 0.6, turn((-1, 1)[i % 2]))
+    for s, y in spots(st, rng, p.trees, 8.0):
+        out.append(plant(st, rng, kerb(s, 0.9), y, pick(rng, p.kinds), (0.65, 1.05), 2))
     for s, y in spots(st, rng, p.signs, 9, 50):
-        ink = pick(rng, ((.75, .08, .08), (.08, .2, .62), (.9, .7, .05)))
-        add(M.sign(pick(rng, ('disc', 'triangle', 'square'))), s, y, .6, 0, (grey, ink, ink), float(rng.uniform(.8, 1.)))
-    for s, y in spots(st, rng, p.lights, 9, 45): add(M.traffic_light(False, int(rng.integers(3))), s, y, .5)
-    if rng.random() < p.board: add(M.sign('board'), pick(rng, (-1, 1)), float(rng.uniform(14, 40)), 1.8, 0, (grey, (.05, .36, .2), grey))
+        ink = pick(rng, ((0.75, 0.08, 0.08), (0.08, 0.2, 0.62), (0.9, 0.7, 0.05)))
+        add(
+            M.sign(pick(rng, ("disc", "triangle", "square"))),
+            s,
+            y,
+            0.6,
+            0,
+            (grey, ink, ink),
+            float(rng.uniform(0.8, 1.0)),
+        )
+    for s, y in spots(st, rng, p.lights, 9, 45):
+        add(M.traffic_light(False, int(rng.integers(3))), s, y, 0.5)
+    if rng.random() < p.board:
+        add(M.sign("board"), pick(rng, (-1, 1)), float(rng.uniform(14, 40)), 1.8, 0, (grey, (0.05, 0.36, 0.2), grey))
     if st.cross:
         ph, (y0, y1) = int(rng.integers(3)), st.cross
-        for s in (-1, 1): add(M.traffic_light(bool(rng.random() < .4), ph), s, y0 - 1.2, .5, turn(s), None, 1.1)
-        add(M.traffic_light(False, 2 - ph), p.keep, y1 + 1.2, .5)
-    for s, y in spots(st, rng, p.benches, 8, 40): add(M.bench(), s, y, 1.7, s * np.pi / 2, ((.4, .3, .2),) * 3)
-    for s, y in spots(st, rng, p.stands * .6, 6, 40):
-        kind = pick(rng, ('bicycle', 'bicycle', 'motorcycle'))
+        for s in (-1, 1):
+            add(M.traffic_light(bool(rng.random() < 0.4), ph), s, y0 - 1.2, 0.5, turn(s), None, 1.1)
+        add(M.traffic_light(False, 2 - ph), p.keep, y1 + 1.2, 0.5)
+    for s, y in spots(st, rng, p.benches, 8, 40):
+        add(M.bench(), s, y, 1.7, s * np.pi / 2, ((0.4, 0.3, 0.2),) * 3)
+    for s, y in spots(st, rng, p.stands * 0.6, 6, 40):
+        kind = pick(rng, ("bicycle", "bicycle", "motorcycle"))
         for i in range(int(rng.integers(1, 4))):
-            add(M.two_wheeler(kind), s, y + .8 * i, 1.2, s * np.pi / 2 + float(rng.normal(.3, .2)), (tint(rng, pick(rng, p.bodies + p.clothes), .2),) * 3)
+            add(
+                M.two_wheeler(kind),
+                s,
+                y + 0.8 * i,
+                1.2,
+                s * np.pi / 2 + float(rng.normal(0.3, 0.2)),
+                (tint(rng, pick(rng, p.bodies + p.clothes), 0.2),) * 3,
+            )
     return out
 
 # %% ../../nbs/api/streets/04_scene.ipynb #1f70dc69
 def vehicle(st, rng, kind, x, y, head):
     "A vehicle with a random make and paint"
-    c = tint(rng, pick(rng, st.plan.bodies), .1)
-    if kind == 'car': return Thing(M.car(pick(rng, tuple(M.PROFILES))), (x, y, 0), head, (1, 1, 1), (c,) * 3)
-    if kind == 'truck': return Thing(M.truck(pick(rng, ('box', 'tipper'))), (x, y, 0), head, (1, 1, 1), (tint(rng, pick(rng, ((.7, .15, .1), (.85, .6, .1), (.2, .35, .6), (.8, .8, .8)))), tint(rng, (.75, .73, .68), .15), c))
-    if kind in ('bus', 'train'):
-        c = pick(rng, ((.75, .15, .12), (.85, .65, .1), (.2, .45, .65), (.85, .85, .83)) if kind == 'bus' else ((.75, .6, .2), (.6, .65, .6), (.3, .5, .4)))
-        return Thing(M.long_vehicle(kind), (x, y, 0), head, (1, 1, 1), (tint(rng, c), (.25, .25, .3), c))
-    return Thing(M.two_wheeler(kind, True), (x, y, 0), head, (1.1,) * 3, (tint(rng, c), tint(rng, pick(rng, st.plan.clothes), .15), pick(rng, st.plan.skins)))
+    c = tint(rng, pick(rng, st.plan.bodies), 0.1)
+    if kind == "car":
+        return Thing(M.car(pick(rng, tuple(M.PROFILES))), (x, y, 0), head, (1, 1, 1), (c,) * 3)
+    if kind == "truck":
+        return Thing(
+            M.truck(pick(rng, ("box", "tipper"))),
+            (x, y, 0),
+            head,
+            (1, 1, 1),
+            (
+                tint(rng, pick(rng, ((0.7, 0.15, 0.1), (0.85, 0.6, 0.1), (0.2, 0.35, 0.6), (0.8, 0.8, 0.8)))),
+                tint(rng, (0.75, 0.73, 0.68), 0.15),
+                c,
+            ),
+        )
+    if kind in ("bus", "train"):
+        c = pick(
+            rng,
+            ((0.75, 0.15, 0.12), (0.85, 0.65, 0.1), (0.2, 0.45, 0.65), (0.85, 0.85, 0.83))
+            if kind == "bus"
+            else ((0.75, 0.6, 0.2), (0.6, 0.65, 0.6), (0.3, 0.5, 0.4)),
+        )
+        return Thing(M.long_vehicle(kind), (x, y, 0), head, (1, 1, 1), (tint(rng, c), (0.25, 0.25, 0.3), c))
+    return Thing(
+        M.two_wheeler(kind, True),
+        (x, y, 0),
+        head,
+        (1.1,) * 3,
+        (tint(rng, c), tint(rng, pick(rng, st.plan.clothes), 0.15), pick(rng, st.plan.skins)),
+    )
 
+# %% ../../nbs/api/streets/04_scene.ipynb #615f4965
 def walker(st, rng, x, y, phase=0):
     "Someone on foot"
-    k = float(rng.uniform(.88, 1.06))
-    c = [tint(rng, pick(rng, st.plan.clothes), .2) for _ in range(2)]
-    return Thing(M.person(int((rng.integers(5) + phase) % 5), bool(rng.random() < .2)), (x, y, 0), 0, (k, k, k), (*c, pick(rng, st.plan.skins)))
+    k = float(rng.uniform(0.88, 1.06))
+    c = [tint(rng, pick(rng, st.plan.clothes), 0.2) for _ in range(2)]
+    return Thing(
+        M.person(int((rng.integers(5) + phase) % 5), bool(rng.random() < 0.2)),
+        (x, y, 0),
+        0,
+        (k, k, k),
+        (*c, pick(rng, st.plan.skins)),
+    )
+
 
 def parked(st, rng):
     "Cars at the kerb"
@@ -158,7 +287,7 @@ def parked(st, rng):
         y = float(rng.uniform(4, 14))
         while y < 80 and st.park:
             if rng.random() < p.parked / 14 and not (st.cross and st.cross[0] - 6 < y < st.cross[1] + 6):
-                out.append(vehicle(st, rng, 'car', s * (st.half - st.park / 2), y, 0. if s * p.keep > 0 else np.pi))
+                out.append(vehicle(st, rng, "car", s * (st.half - st.park / 2), y, 0.0 if s * p.keep > 0 else np.pi))
             y += float(rng.uniform(5.3, 6.5))
     return out
 
@@ -167,18 +296,30 @@ def traffic(st, rng):
     "The movers on the carriageway: each lane is a stream with one speed"
     p, out = st.plan, []
     n = round((st.half - st.park) / st.lane)
-    queue = [k for k, m in (('car', p.cars), ('truck', p.trucks), ('bus', p.buses)) for _ in range(amount(rng, m))]
+    queue = [k for k, m in (("car", p.cars), ("truck", p.trucks), ("bus", p.buses)) for _ in range(amount(rng, m))]
     queue, lanes = [queue[i] for i in rng.permutation(len(queue))], [(s, i) for i in range(n) for s in (1, -1)]
     for j, (s, i) in enumerate(lanes):
-        items = queue[j::len(lanes)] + ['train'] * (s < 0 and i == 0 and rng.random() < p.trains)
+        items = queue[j :: len(lanes)] + ["train"] * (s < 0 and i == 0 and rng.random() < p.trains)
         gap, speed = 90 / max(len(items), 1), float(rng.uniform(4, 8))
-        x = s * p.keep * (i + .5) * st.lane
-        out += [Mover(k, x + float(rng.normal(0, .12)), s, speed, gap * (m + float(rng.uniform(.2, .75)))) for m, k in enumerate(items)]
-    edge = st.half - st.park - .7
-    for k, m in (('motorcycle', p.motorcycles), ('bicycle', p.bicycles)):
+        x = s * p.keep * (i + 0.5) * st.lane
+        out += [
+            Mover(k, x + float(rng.normal(0, 0.12)), s, speed, gap * (m + float(rng.uniform(0.2, 0.75))))
+            for m, k in enumerate(items)
+        ]
+    edge = st.half - st.park - 0.7
+    for k, m in (("motorcycle", p.motorcycles), ("bicycle", p.bicycles)):
         for _ in range(amount(rng, m)):
             s = pick(rng, (1, -1))
-            out.append(Mover(k, s * p.keep * float(rng.uniform(edge - 1.2, edge)), s, float(rng.uniform(3, 6)), float(rng.uniform(0, 38)), lap=50.))
+            out.append(
+                Mover(
+                    k,
+                    s * p.keep * float(rng.uniform(edge - 1.2, edge)),
+                    s,
+                    float(rng.uniform(3, 6)),
+                    float(rng.uniform(0, 38)),
+                    lap=50.0,
+                )
+            )
     return out
 
 # %% ../../nbs/api/streets/04_scene.ipynb #9ba8e0e1
@@ -186,17 +327,22 @@ def walkers(st, rng):
     "The movers on foot, some in pairs, and those who cross"
     p, out = st.plan, []
     for i in range(amount(rng, p.people)):
-        s, way, y, v = pick(rng, (-1, 1)), pick(rng, (-1, 1)), float(rng.uniform(0, 42)), float(rng.uniform(.9, 1.5))
-        x0, x1 = st.half + .6, max(st.half + 1.4, abs(st.edges[-1] if s > 0 else st.edges[0]) - .3)
-        out += [Mover('person', s * (float(rng.uniform(x0, x1)) + .6 * j), way, v, y, lap=45.) for j in range(1 + (rng.random() < .3))]
+        s, way, y, v = pick(rng, (-1, 1)), pick(rng, (-1, 1)), float(rng.uniform(0, 42)), float(rng.uniform(0.9, 1.5))
+        x0, x1 = st.half + 0.6, max(st.half + 1.4, abs(st.edges[-1] if s > 0 else st.edges[0]) - 0.3)
+        out += [
+            Mover("person", s * (float(rng.uniform(x0, x1)) + 0.6 * j), way, v, y, lap=45.0)
+            for j in range(1 + (rng.random() < 0.3))
+        ]
     for i in range(amount(rng, p.crossers)):
-        y = st.cross[0] - float(rng.uniform(1.2, 3.6)) if st.cross and rng.random() < .7 else float(rng.uniform(6, 30))
-        out.append(Mover('person', y, pick(rng, (-1, 1)), 1.2, float(rng.uniform(0, 2 * st.half + 3)), True, 2 * st.half + 3))
+        y = st.cross[0] - float(rng.uniform(1.2, 3.6)) if st.cross and rng.random() < 0.7 else float(rng.uniform(6, 30))
+        out.append(
+            Mover("person", y, pick(rng, (-1, 1)), 1.2, float(rng.uniform(0, 2 * st.half + 3)), True, 2 * st.half + 3)
+        )
     return out
 
 # %% ../../nbs/api/streets/04_scene.ipynb #ac735e63
 @lru_cache(16)
-def make_street(plan, seed):   # an integer or a tuple of integers
+def make_street(plan, seed):  # an integer or a tuple of integers
     "The street of a plan and a seed, without its movers' places"
     rng = np.random.default_rng(seed)
     st = ground_plan(plan, rng)
@@ -204,7 +350,8 @@ def make_street(plan, seed):   # an integer or a tuple of integers
     st.movers += traffic(st, rng) + walkers(st, rng)
     return st
 
-def things_at(st, seed, time=0.):
+
+def things_at(st, seed, time=0.0):
     "All things of a street at `time` seconds: the standing ones first"
     out = []
     for i, m in enumerate(st.movers):
@@ -212,9 +359,12 @@ def things_at(st, seed, time=0.):
         rng = np.random.default_rng([*np.atleast_1d(seed).tolist(), 77, i, int(lap)])
         y = 4 + (s if m.way > 0 else m.lap - s)
         x, y = (-m.lap / 2 + y - 4, m.at) if m.across else (m.at, y)
-        if m.kind == 'person': out.append(walker(st, rng, x, y, int(time * 3)))
+        if m.kind == "person":
+            out.append(walker(st, rng, x, y, int(time * 3)))
         else:
-            if m.kind in LONG: y += 4
-            if m.kind == 'train': y += 14
-            out.append(vehicle(st, rng, m.kind, x, y, 0. if m.way > 0 else np.pi))
+            if m.kind in LONG:
+                y += 4
+            if m.kind == "train":
+                y += 14
+            out.append(vehicle(st, rng, m.kind, x, y, 0.0 if m.way > 0 else np.pi))
     return st.things + out

@@ -15,32 +15,40 @@ from .meshes import MAT
 
 # %% ../../nbs/api/streets/01_textures.ipynb #c5fa4561
 @lru_cache(None)
-def noise_tile(beta=1.,  # power law of its spectrum
-               n=256):   # side
+def noise_tile(
+    beta=1.0,  # power law of its spectrum
+    n=256,
+):  # side
     "(n, n) float32 noise, mean 0.5, about 0..1, that repeats without a seam: the larger beta, the smoother"
     rng = np.random.default_rng(7)
     f = np.hypot(*np.meshgrid(np.fft.fftfreq(n), np.fft.fftfreq(n)))
     f[0, 0] = 1
     z = np.fft.ifft2(np.fft.fft2(rng.standard_normal((n, n))) / f**beta).real
     z -= z.mean()
-    return np.clip(.5 + .22 * z / z.std(), 0, 1).astype(np.float32)
+    return np.clip(0.5 + 0.22 * z / z.std(), 0, 1).astype(np.float32)
 
-def noise(u, v, per_metre=8., beta=1.):
+
+def noise(u, v, per_metre=8.0, beta=1.0):
     "Noise at places (u, v) in metres"
     t = noise_tile(beta)
     return t.ravel()[((v * per_metre).astype(np.int32) & 255) << 8 | (u * per_metre).astype(np.int32) & 255]
 
 # %% ../../nbs/api/streets/01_textures.ipynb #d9b85940
-def fade(size,  # metres
-         depth, focal):
+def fade(
+    size,  # metres
+    depth,
+    focal,
+):
     "0..1: how much of a detail of `size` metres remains at `depth` metres with `focal` pixels"
-    return np.clip(size * focal / np.maximum(depth, .1) - .6, 0, 1)
+    return np.clip(size * focal / np.maximum(depth, 0.1) - 0.6, 0, 1)
+
 
 def cell(u, v, du, dv):
     "Number of the cell in a grid of du x dv metres and the place in it, 0..1: (iu, iv, fu, fv)"
     a, b = u / du, v / dv
     iu, iv = np.floor(a), np.floor(b)
     return iu, iv, a - iu, b - iv
+
 
 def dice(iu, iv, salt=0):
     "One pseudo-random number 0..1 for each cell"
@@ -52,63 +60,68 @@ def dice(iu, iv, salt=0):
 def facade(u, v, depth, focal, rgb, par):
     "Rows of windows: par is (a window's pitch in metres, a number for its style)"
     pitch, style = par
-    iu, iv, fu, fv = cell(u, v - .9, pitch, 3.1)
+    iu, iv, fu, fv = cell(u, v - 0.9, pitch, 3.1)
     shop, d = (iv < 0) | (v < 3.2), dice(iu, iv, 3)
-    half = np.float32(.24) + np.float32(.1) * (style % 2 >= 1)
-    win = (np.abs(fu - .5) < half) & (np.abs(fv - .42) < .27) & ~shop
-    rim = (np.abs(fu - .5) < half + .05) & (np.abs(fv - .42) < .31) & ~shop
-    front = shop & (style % 3 < 2) & (np.abs(fu - .5) < .42) & (v > .35) & (v < 2.7)
-    band = (fv > .93) & ~shop & (style % 5 < 3)
-    plain = rgb * ((.9 + .2 * noise(u, v, 3., 1.4)) * (1 - np.float32(.18) * (shop & (style % 4 < 2))))
-    pane = np.stack([.13 + .22 * d, .16 + .24 * d, .2 + .26 * d]) * (.8 + .5 * fv)
-    pane[:, (np.abs(fu - .5) < .02) & win] = .75                       # the bar in the middle of a window
-    k = fade(.5, depth, focal)
-    out = np.where(rim | band, np.minimum(plain * 1.25, .97), plain)
-    return np.where(win | front, pane * (.4 + .6 * k) + plain * (.6 * (1 - k)), out)
+    half = np.float32(0.24) + np.float32(0.1) * (style % 2 >= 1)
+    win = (np.abs(fu - 0.5) < half) & (np.abs(fv - 0.42) < 0.27) & ~shop
+    rim = (np.abs(fu - 0.5) < half + 0.05) & (np.abs(fv - 0.42) < 0.31) & ~shop
+    front = shop & (style % 3 < 2) & (np.abs(fu - 0.5) < 0.42) & (v > 0.35) & (v < 2.7)
+    band = (fv > 0.93) & ~shop & (style % 5 < 3)
+    plain = rgb * ((0.9 + 0.2 * noise(u, v, 3.0, 1.4)) * (1 - np.float32(0.18) * (shop & (style % 4 < 2))))
+    pane = np.stack([0.13 + 0.22 * d, 0.16 + 0.24 * d, 0.2 + 0.26 * d]) * (0.8 + 0.5 * fv)
+    pane[:, (np.abs(fu - 0.5) < 0.02) & win] = 0.75  # the bar in the middle of a window
+    k = fade(0.5, depth, focal)
+    out = np.where(rim | band, np.minimum(plain * 1.25, 0.97), plain)
+    return np.where(win | front, pane * (0.4 + 0.6 * k) + plain * (0.6 * (1 - k)), out)
 
 # %% ../../nbs/api/streets/01_textures.ipynb #e9e32e68
 def brick(u, v, depth, focal, rgb, par):
     "A wall of large bricks with a darker foot"
-    iu, iv, fu, fv = cell(u + .25 * (np.floor(v / .25) % 2), v, .5, .25)
-    joint = ((fu < .08) | (fv < .14)) * fade(.12, depth, focal)
-    return rgb * ((.88 + .24 * dice(iu, iv)) * (1 - .3 * joint) * (.8 + .2 * np.clip(v, 0, 1)))
+    iu, iv, fu, fv = cell(u + 0.25 * (np.floor(v / 0.25) % 2), v, 0.5, 0.25)
+    joint = ((fu < 0.08) | (fv < 0.14)) * fade(0.12, depth, focal)
+    return rgb * ((0.88 + 0.24 * dice(iu, iv)) * (1 - 0.3 * joint) * (0.8 + 0.2 * np.clip(v, 0, 1)))
+
 
 def leaf(u, v, depth, focal, rgb, par):
     "A ball of leaves: par[0] is its radius; bright above, dark below, speckled"
-    r = np.maximum(par[0], .1)
-    n = noise(u + 3 * r, v, 24., .5) - .5
-    m = noise(u + 5 * r, v, 7., .9) - .5
-    return rgb * (.82 + .34 * v / r + .08 * u / r + .8 * n * fade(.08, depth, focal) + .9 * m).clip(.25, 1.7)
+    r = np.maximum(par[0], 0.1)
+    n = noise(u + 3 * r, v, 24.0, 0.5) - 0.5
+    m = noise(u + 5 * r, v, 7.0, 0.9) - 0.5
+    return rgb * (0.82 + 0.34 * v / r + 0.08 * u / r + 0.8 * n * fade(0.08, depth, focal) + 0.9 * m).clip(0.25, 1.7)
+
 
 def fence(u, v, depth, focal, rgb, par):
     "Upright bars between two rails, with a darker view through the gaps"
-    _, _, fu, _ = cell(u, v, .22, 1.)
-    bar = (fu < .4) | (np.abs(v - .25) < .06) | (np.abs(v - 1.15) < .07) | (u % 2.4 < .12)
-    k = fade(.2, depth, focal)
-    return rgb * (1 - .22 * (1 - k) - .55 * k * ~bar)
+    _, _, fu, _ = cell(u, v, 0.22, 1.0)
+    bar = (fu < 0.4) | (np.abs(v - 0.25) < 0.06) | (np.abs(v - 1.15) < 0.07) | (u % 2.4 < 0.12)
+    k = fade(0.2, depth, focal)
+    return rgb * (1 - 0.22 * (1 - k) - 0.55 * k * ~bar)
 
 # %% ../../nbs/api/streets/01_textures.ipynb #8f392737
 def cloth(u, v, depth, focal, rgb, par):
     "Round shading of a body or a trunk: par[0] is its half width"
-    x = np.clip(u / np.maximum(par[0], .05), -1, 1)
-    return rgb * (1.02 + .16 * x - .2 * x * x)
+    x = np.clip(u / np.maximum(par[0], 0.05), -1, 1)
+    return rgb * (1.02 + 0.16 * x - 0.2 * x * x)
+
 
 def glass(u, v, depth, focal, rgb, par):
     "Dark glass that mirrors some sky towards its top"
-    return rgb + .12 * np.clip(v, 0, 1) * (.5 + noise(u, v, 5., 1.5))
+    return rgb + 0.12 * np.clip(v, 0, 1) * (0.5 + noise(u, v, 5.0, 1.5))
+
 
 def roof(u, v, depth, focal, rgb, par):
     "Rows of tiles"
-    return rgb * (1 - .25 * ((v % .45) < .1) * fade(.2, depth, focal) + .2 * (noise(u, v, 4.) - .5))
+    return rgb * (1 - 0.25 * ((v % 0.45) < 0.1) * fade(0.2, depth, focal) + 0.2 * (noise(u, v, 4.0) - 0.5))
 
-TEXTURES = {MAT[f.__name__]: f for f in (facade, brick, leaf, fence, cloth, glass, roof)}   # the others are plain
+
+TEXTURES = {MAT[f.__name__]: f for f in (facade, brick, leaf, fence, cloth, glass, roof)}  # the others are plain
 
 # %% ../../nbs/api/streets/01_textures.ipynb #33ff2d59
-def sky(right, up, low, high, cloud, cover, drift=0.):
+def sky(right, up, low, high, cloud, cover, drift=0.0):
     "Colour (3, n) of directions: `right` and `up` are tangents, `cover` 0 (clear) .. 1 (overcast)"
-    h = np.clip(up, .015, None)
+    h = np.clip(up, 0.015, None)
     low, high, cloud = (np.float32(c)[:, None] for c in (low, high, cloud))
-    rgb = low + (high - low) * np.clip(1.5 * h / (h + .28), 0, 1)
-    n = noise(right / (h + .1) + 40 + drift, 3 / (h + .1) + drift, 11., 1.5)
-    k = np.clip((n - .62 + .6 * cover) * 3.2, 0, 1) * np.clip(h * 9, 0, 1)
-    return rgb * (1 - k) + cloud * (k * (.85 + .25 * n))
+    rgb = low + (high - low) * np.clip(1.5 * h / (h + 0.28), 0, 1)
+    n = noise(right / (h + 0.1) + 40 + drift, 3 / (h + 0.1) + drift, 11.0, 1.5)
+    k = np.clip((n - 0.62 + 0.6 * cover) * 3.2, 0, 1) * np.clip(h * 9, 0, 1)
+    return rgb * (1 - k) + cloud * (k * (0.85 + 0.25 * n))

@@ -25,6 +25,7 @@ from ..evaluation.label_free import RULES, LabelFree
 from ..networks.losses import upsample
 from ..networks.saving import save_network
 from ..runs.config import Config, parse_size
+from fastcore.basics import patch
 
 # %% ../../nbs/api/training/02_choice.ipynb #3c7ce704
 BEST = "best (target labels)"
@@ -47,7 +48,8 @@ def choose(
     "What every rule chooses."
     scored = [r for r in rows if r.get("entropy") is not None]
     found = {rule: pick(scored, rule, sign) for rule, sign in RULES.items()} | {"last": scored[-1] if scored else None}
-    if labelled: found[BEST] = pick(scored, "miou")
+    if labelled:
+        found[BEST] = pick(scored, "miou")
     return {rule: row for rule, row in found.items() if row is not None}
 
 # %% ../../nbs/api/training/02_choice.ipynb #559aed41
@@ -59,14 +61,21 @@ def regrets(
     chosen = choose(rows, labelled)
     best = chosen[BEST]["miou"] if BEST in chosen else None
     miou = lambda row: row.get("miou") if best is not None else None
-    return {rule: dict(step=int(row["step"]), miou=miou(row), regret=None if best is None else best - row["miou"]) for rule, row in chosen.items()}
+    return {
+        rule: dict(step=int(row["step"]), miou=miou(row), regret=None if best is None else best - row["miou"])
+        for rule, row in chosen.items()
+    }
 
 # %% ../../nbs/api/training/02_choice.ipynb #1e797956
-SNAPSHOTS, SNAPSHOT_WIDTH = 3, 384  # target images whose predictions are kept after every validation, and their width in pixels
+SNAPSHOTS, SNAPSHOT_WIDTH = (
+    3,
+    384,
+)  # target images whose predictions are kept after every validation, and their width in pixels
 
-
+# %% ../../nbs/api/training/02_choice.ipynb #fb11f4b7
 class Choice(Callback):
     "Scores the network on unlabelled target images after every validation, and keeps what each score would choose."
+
     order, run_valid = 61, False
 
     def __init__(
@@ -76,57 +85,98 @@ class Choice(Callback):
         target: Split,  # the target's training images
         val: Split | None,  # what is validated on the way; its labels count as the target's only if they are
     ):
-        self.path, self.cfg, self.classes, self.labelled = path, cfg, target.classes, val is not None and val.name == target.name
+        self.path, self.cfg, self.classes, self.labelled = (
+            path,
+            cfg,
+            target.classes,
+            val is not None and val.name == target.name,
+        )
         at = np.unique(np.linspace(0, len(target) - 1, min(cfg.choice_images, len(target))).round().astype(int))
-        self.images = replace(target, members=(tuple(replace(target.items[i], label=None) for i in at),), weights=(1.,)) if len(at) else None
+        self.images = (
+            replace(target, members=(tuple(replace(target.items[i], label=None) for i in at),), weights=(1.0,))
+            if len(at)
+            else None
+        )
 
-    @torch.no_grad()
-    def scores(self) -> dict[str, float]:  # as `LabelFree.scores`
-        "The network's scores as it is now."
-        device, collected = next(self.model.parameters()).device, LabelFree()
-        training = self.model.training
-        self.model.eval()
-        for i, (x,) in enumerate(eval_loader(self.images, parse_size(self.cfg.target_size), self.cfg.preprocessing, num_workers=self.cfg.workers, device=device)):
-            logits = self.model(x)[-1]
-            collected.add(logits, self.model(x.flip(-1))[-1])
-            if i < SNAPSHOTS: self.snapshot(i, logits)
-        self.model.train(training)
-        return collected.scores()
+# %% ../../nbs/api/training/02_choice.ipynb #199520e6
+@patch
+@torch.no_grad()
+def scores(self: Choice) -> dict[str, float]:  # as `LabelFree.scores`
+    "The network's scores as it is now."
+    device, collected = next(self.model.parameters()).device, LabelFree()
+    training = self.model.training
+    self.model.eval()
+    for i, (x,) in enumerate(
+        eval_loader(
+            self.images,
+            parse_size(self.cfg.target_size),
+            self.cfg.preprocessing,
+            num_workers=self.cfg.workers,
+            device=device,
+        )
+    ):
+        logits = self.model(x)[-1]
+        collected.add(logits, self.model(x.flip(-1))[-1])
+        if i < SNAPSHOTS:
+            self.snapshot(i, logits)
+    self.model.train(training)
+    return collected.scores()
 
-    def snapshot(self, i: int, logits: Tensor):
-        "Keep what the network now says of the i-th image, beside the image."
-        path, (h, w) = self.images.items[i].image, parse_size(self.cfg.target_size)
-        folder, size = self.path / "snapshots" / f"{i}-{path.stem}", (SNAPSHOT_WIDTH * h // w, SNAPSHOT_WIDTH)
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "image.jpg").is_file():
-            with atomic_write(folder / "image.jpg") as part: read_image(path).resize(size[::-1]).save(part, "jpeg")
-        labels = Image.fromarray(upsample(logits.float(), size).argmax(1)[0].to(torch.uint8).cpu().numpy())
-        labels.putpalette(np.array(self.classes.colours, np.uint8).tobytes())
-        with atomic_write(folder / f"step-{int(self.history.rows[-1]['step']):06d}.png") as part: labels.save(part, "png")
 
-    def file(self, step: float) -> Path:
-        "Where the weights after so many steps are kept."
-        return self.path / "choices" / f"step-{int(step):06d}.safetensors"
+@patch
+def snapshot(self: Choice, i: int, logits: Tensor):
+    "Keep what the network now says of the i-th image, beside the image."
+    path, (h, w) = self.images.items[i].image, parse_size(self.cfg.target_size)
+    folder, size = self.path / "snapshots" / f"{i}-{path.stem}", (SNAPSHOT_WIDTH * h // w, SNAPSHOT_WIDTH)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "image.jpg").is_file():
+        with atomic_write(folder / "image.jpg") as part:
+            read_image(path).resize(size[::-1]).save(part, "jpeg")
+    labels = Image.fromarray(upsample(logits.float(), size).argmax(1)[0].to(torch.uint8).cpu().numpy())
+    labels.putpalette(np.array(self.classes.colours, np.uint8).tobytes())
+    with atomic_write(folder / f"step-{int(self.history.rows[-1]['step']):06d}.png") as part:
+        labels.save(part, "png")
 
-    def prune(self, rows: list[dict]):
-        "Remove the weights that no rule chooses among these rows."
-        keep = {self.file(row["step"]) for row in choose(rows, self.labelled).values()}
-        for f in set(self.path.glob("choices/step-*.safetensors")) - keep: f.unlink()
+# %% ../../nbs/api/training/02_choice.ipynb #57754e36
+@patch
+def file(self: Choice, step: float) -> Path:
+    "Where the weights after so many steps are kept."
+    return self.path / "choices" / f"step-{int(step):06d}.safetensors"
 
-    def after_validate(self):
-        if self.images is None: return
-        if is_main(): self.prune(self.history.rows[:-1])
-        scores, *_ = all_gather(self.scores() if is_main() else None)  # the others wait
-        self.history.add(**scores)
-        print("       without labels: " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items()), flush=True)
-        now = self.history.rows[-1]["step"]
-        if is_main() and any(row["step"] == now for row in choose(self.history.rows, self.labelled).values()):
-            self.file(now).parent.mkdir(exist_ok=True)
-            save_network(self.file(now), self.model, self.cfg, self.classes)
 
-    def finish(self):
-        "Write choices.json: for each rule its step, weights, mIoU and regret."
-        if self.images is None or not is_main(): return
-        self.prune(self.history.rows)
-        write_json(self.path / "choices.json", {rule: {**found, "weights": self.file(found["step"]).relative_to(self.path).as_posix()}
-                                                for rule, found in regrets(self.history.rows, self.labelled).items()})
+@patch
+def prune(self: Choice, rows: list[dict]):
+    "Remove the weights that no rule chooses among these rows."
+    keep = {self.file(row["step"]) for row in choose(rows, self.labelled).values()}
+    for f in set(self.path.glob("choices/step-*.safetensors")) - keep:
+        f.unlink()
+
+
+@patch
+def after_validate(self: Choice):
+    if self.images is None:
+        return
+    if is_main():
+        self.prune(self.history.rows[:-1])
+    scores, *_ = all_gather(self.scores() if is_main() else None)  # the others wait
+    self.history.add(**scores)
+    print("       without labels: " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items()), flush=True)
+    now = self.history.rows[-1]["step"]
+    if is_main() and any(row["step"] == now for row in choose(self.history.rows, self.labelled).values()):
+        self.file(now).parent.mkdir(exist_ok=True)
+        save_network(self.file(now), self.model, self.cfg, self.classes)
+
+# %% ../../nbs/api/training/02_choice.ipynb #67150300
+@patch
+def finish(self: Choice):
+    "Write choices.json: for each rule its step, weights, mIoU and regret."
+    if self.images is None or not is_main():
+        return
+    self.prune(self.history.rows)
+    write_json(
+        self.path / "choices.json",
+        {
+            rule: {**found, "weights": self.file(found["step"]).relative_to(self.path).as_posix()}
+            for rule, found in regrets(self.history.rows, self.labelled).items()
+        },
+    )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..base.distributed import all_gather, average_, from_main_, world
 from ..datasets.labels import IGNORE
 from ..runs.config import BN_SYNC
+from fastcore.basics import patch
 
 # %% ../../nbs/api/training/00_distributed.ipynb #1f30ad39
 def label_weight(
@@ -22,17 +23,21 @@ def label_weight(
     "What a mean over one process's labelled pixels counts in the mean over all processes."
     mine = (label != IGNORE).sum().double()
     total = mine.clone()
-    if world() > 1: dist.all_reduce(total)
+    if world() > 1:
+        dist.all_reduce(total)
     return mine * world() / total.clamp(min=1), total
 
 # %% ../../nbs/api/training/00_distributed.ipynb #549e7c37
 class _Sum(torch.autograd.Function):
     "The sum over the processes, of values and of gradients."
-    @staticmethod
-    def forward(ctx, x): return _Sum.total(x)
 
     @staticmethod
-    def backward(ctx, gradient): return _Sum.total(gradient)
+    def forward(ctx, x):
+        return _Sum.total(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return _Sum.total(gradient)
 
     @staticmethod
     def total(x):
@@ -40,13 +45,15 @@ class _Sum(torch.autograd.Function):
         dist.all_reduce(x)
         return x
 
-
+# %% ../../nbs/api/training/00_distributed.ipynb #97cfa406
 class SharedBatchNorm2d(nn.SyncBatchNorm, nn.BatchNorm2d):
     "A batch norm whose batch is that of all processes."
+
     process_group = None  # all
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W)
-        if x.is_cuda or not self.training or world() == 1: return super().forward(x)
+        if x.is_cuda or not self.training or world() == 1:
+            return super().forward(x)
         wide = x if x.dtype == torch.float64 else x.float()
         var, mean = torch.var_mean(wide, (0, 2, 3), correction=0)  # (C,) of this process
         across = lambda t: _Sum.apply(t) / world()
@@ -66,50 +73,81 @@ class SharedBatchNorm2d(nn.SyncBatchNorm, nn.BatchNorm2d):
 # %% ../../nbs/api/training/00_distributed.ipynb #a31c286a
 class Processes(Callback):
     "Makes a Learner's step that of the batches of all processes."
+
     order, run_valid = 8, False
 
     def __init__(
         self,
         bn_sync: str = "sync",  # sync, average or off
     ):
-        if bn_sync not in BN_SYNC: raise ValueError(f"bn_sync: expected one of {', '.join(BN_SYNC)}; found {bn_sync!r}")
+        if bn_sync not in BN_SYNC:
+            raise ValueError(f"bn_sync: expected one of {', '.join(BN_SYNC)}; found {bn_sync!r}")
         self.bn_sync = bn_sync
 
-    def trained(self) -> list[nn.Module]:
-        "The network and what callbacks train beside it."
-        return [self.model, *(m for cb in self.learn.cbs for m in vars(cb).get("modules", {}).values())]
+# %% ../../nbs/api/training/00_distributed.ipynb #9c3c9bac
+@patch
+def trained(self: Processes) -> list[nn.Module]:
+    "The network and what callbacks train beside it."
+    return [self.model, *(m for cb in self.learn.cbs for m in vars(cb).get("modules", {}).values())]
 
-    def align(self):
-        "Everything as the first process has it."
-        for m in self.trained(): from_main_([*m.parameters(), *m.buffers()])
 
-    def before_fit(self):
-        self.align()
-        self.norms = [m for m in self.model.modules() if type(m) is nn.BatchNorm2d]
-        if self.bn_sync == "sync":
-            for m in self.norms: m.__class__ = SharedBatchNorm2d
+@patch
+def align(self: Processes):
+    "Everything as the first process has it."
+    for m in self.trained():
+        from_main_([*m.parameters(), *m.buffers()])
 
-    def before_batch(self): self.n_unlabelled = self.loss_func.n_unlabelled
 
-    def after_loss(self):
-        weight, total = label_weight(self.y)
-        self.learn.loss_grad = self.loss_grad * weight.to(self.loss_grad.dtype)
-        self.loss_func.parts = {k: v * weight for k, v in self.loss_func.parts.items()}
-        self.loss_func.n_unlabelled = self.n_unlabelled + (total == 0)
+@patch
+def before_fit(self: Processes):
+    self.align()
+    self.norms = [m for m in self.model.modules() if type(m) is nn.BatchNorm2d]
+    if self.bn_sync == "sync":
+        for m in self.norms:
+            m.__class__ = SharedBatchNorm2d
 
-    def before_step(self): average_([p.grad for m in self.trained() for p in m.parameters() if p.grad is not None])
 
-    def after_train(self):
-        if self.bn_sync == "average": average_([s for m in self.norms for s in (m.running_mean, m.running_var)])
-        self.align()  # unlike machines round differently
+@patch
+def before_batch(self: Processes):
+    self.n_unlabelled = self.loss_func.n_unlabelled
 
-    def after_validate(self):
-        if hasattr(self.learn, "skip_validation") or not hasattr(self.learn, "recorder"): return
-        loss = self.recorder.loss
-        loss.total, loss.count = map(sum, zip(*all_gather((loss.total, loss.count))))
-        for counts in {m.counts for m in self.metrics}: counts.matrix = sum(all_gather(counts.matrix))
 
-    def after_fit(self):
-        for m in self.norms: m.__class__ = nn.BatchNorm2d
+@patch
+def after_loss(self: Processes):
+    weight, total = label_weight(self.y)
+    self.learn.loss_grad = self.loss_grad * weight.to(self.loss_grad.dtype)
+    self.loss_func.parts = {k: v * weight for k, v in self.loss_func.parts.items()}
+    self.loss_func.n_unlabelled = self.n_unlabelled + (total == 0)
 
-    def after_cancel_fit(self): self.after_fit()
+
+@patch
+def before_step(self: Processes):
+    average_([p.grad for m in self.trained() for p in m.parameters() if p.grad is not None])
+
+# %% ../../nbs/api/training/00_distributed.ipynb #afaf190d
+@patch
+def after_train(self: Processes):
+    if self.bn_sync == "average":
+        average_([s for m in self.norms for s in (m.running_mean, m.running_var)])
+    self.align()  # unlike machines round differently
+
+
+@patch
+def after_validate(self: Processes):
+    if hasattr(self.learn, "skip_validation") or not hasattr(self.learn, "recorder"):
+        return
+    loss = self.recorder.loss
+    loss.total, loss.count = map(sum, zip(*all_gather((loss.total, loss.count))))
+    for counts in {m.counts for m in self.metrics}:
+        counts.matrix = sum(all_gather(counts.matrix))
+
+
+@patch
+def after_fit(self: Processes):
+    for m in self.norms:
+        m.__class__ = nn.BatchNorm2d
+
+
+@patch
+def after_cancel_fit(self: Processes):
+    self.after_fit()

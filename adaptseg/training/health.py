@@ -20,6 +20,7 @@ from ..base.files import write_json
 from ..networks.losses import CHANCE, HEALTHY
 from ..networks.optimisers import all_optimisers
 from ..runs.config import Config
+from fastcore.basics import patch
 
 # %% ../../nbs/api/training/03_health.ipynb #31f2303d
 WINDOW = 10  # rows of the history that a mean is taken over
@@ -27,6 +28,7 @@ WINDOW = 10  # rows of the history that a mean is taken over
 
 class Problem(NamedTuple):
     "What is wrong, and what may be done about it."
+
     kind: str  # nan, collapse, or loss_D1/loss_D2 with low or high
     text: str
     severe: bool  # worth going back for
@@ -43,8 +45,23 @@ def discriminator_problems(
         recent = [r[column] for r in rows[-WINDOW:] if r.get(column) is not None]
         mean = float(np.mean(recent)) if len(recent) == WINDOW else (low + high) / 2
         about = f"its loss is {mean:.2f}, healthy is {low:.2f} to {high:.2f}, a guess has {CHANCE[gan]:.2f}"
-        if mean < low: found.append(Problem(f"{column} low", f"the discriminator of {name} wins ({about}): lower lr_d, or raise lambda_adv{level} a little", False))
-        if mean > high: found.append(Problem(f"{column} high", f"the discriminator of {name} hardly tells the domains apart ({about}): raise lr_d or disc_width; if predictions suffer, lower lambda_adv{level}", False))
+        if mean < low:
+            found.append(
+                Problem(
+                    f"{column} low",
+                    f"the discriminator of {name} wins ({about}): lower lr_d, or raise lambda_adv{level} a little",
+                    False,
+                )
+            )
+        if mean > high:
+            found.append(
+                Problem(
+                    f"{column} high",
+                    f"the discriminator of {name} hardly tells the domains apart ({about}): raise lr_d or "
+                    f"disc_width; if predictions suffer, lower lambda_adv{level}",
+                    False,
+                )
+            )
     return found
 
 # %% ../../nbs/api/training/03_health.ipynb #8a575eac
@@ -55,16 +72,32 @@ def problems(
     "All that is wrong at the last row."
     row, found = rows[-1], []
     broken = [k for k, v in row.items() if k.startswith("loss_") and not math.isfinite(v)]
-    if broken: return [Problem("nan", f"{', '.join(broken)} are no numbers any more: lower lr or lambda_adv, or use precision=fp32", True)]
-    if row["step"] <= cfg.steps / 10: return []
+    if broken:
+        return [
+            Problem(
+                "nan",
+                f"{', '.join(broken)} are no numbers any more: lower lr or lambda_adv, or use precision=fp32",
+                True,
+            )
+        ]
+    if row["step"] <= cfg.steps / 10:
+        return []
     seen = [r["classes"] for r in rows if r.get("classes") is not None]
     if row.get("classes") is not None and row["classes"] < max(1.5, max(seen) / 2):
-        found.append(Problem("collapse", f"predictions on the target collapse: {row['classes']:.1f} classes are used effectively, {max(seen):.1f} were: lower lambda_adv or lr", True))
+        found.append(
+            Problem(
+                "collapse",
+                f"predictions on the target collapse: {row['classes']:.1f} classes are used effectively, "
+                f"{max(seen):.1f} were: lower lambda_adv or lr",
+                True,
+            )
+        )
     return found + discriminator_problems(rows, cfg.gan)
 
 # %% ../../nbs/api/training/03_health.ipynb #eed0edd7
 class Health(Callback):
     "Watches the history."
+
     order, run_valid = 62, False
 
     def __init__(
@@ -75,38 +108,62 @@ class Health(Callback):
     ):
         self.file, self.cfg, self.rollbacks, self.said = path / "health.json", cfg, rollbacks, set()
 
-    def before_fit(self):
-        rows = self.history.rows
-        self.seen, last = len(rows), rows[-1]["step"] if rows else 0
-        events = json.loads(self.file.read_text()) if self.file.is_file() else []
-        self.events = [e for e in events if e["step"] <= last]
+# %% ../../nbs/api/training/03_health.ipynb #7a06f638
+@patch
+def before_fit(self: Health):
+    rows = self.history.rows
+    self.seen, last = len(rows), rows[-1]["step"] if rows else 0
+    events = json.loads(self.file.read_text()) if self.file.is_file() else []
+    self.events = [e for e in events if e["step"] <= last]
 
-    def after_batch(self):
-        if len(self.history.rows) > self.seen: self.check()
 
-    def after_validate(self): self.check()
+@patch
+def after_batch(self: Health):
+    if len(self.history.rows) > self.seen:
+        self.check()
 
-    def check(self):
-        "Say what is new, and act."
-        self.seen = len(self.history.rows)
-        if any(e["step"] == self.history.rows[-1]["step"] and e["action"] != "warned" for e in self.events): return  # undone already
-        found = problems(self.history.rows, self.cfg)
-        for p in found:
-            if p.severe and self.cfg.trouble == "rollback": self.rollback(p)
-            elif p.kind == "nan": raise FloatingPointError(f"step {self.history.rows[-1]['step']}: {p.text}; or go back by itself with trouble=rollback")
-            elif p.kind not in self.said: self.note(p, "warned")
-        self.said = {p.kind for p in found}
 
-    def note(self, p: Problem, action: str):
-        "Warn, and write it down."
-        self.events.append(dict(step=self.history.rows[-1]["step"], problem=p.kind, text=p.text, action=action))
-        if is_main(): write_json(self.file, self.events)
-        warnings.warn(f"step {self.events[-1]['step']}: {p.text} ({action})")
+@patch
+def after_validate(self: Health):
+    self.check()
 
-    def rollback(self, p: Problem):
-        "Back to the last checkpoint, more slowly."
-        if not self.checkpoint.file.is_file(): raise FloatingPointError(f"{p.text}; there is no checkpoint to go back to yet")
-        if sum(e["action"] != "warned" for e in self.events) >= self.rollbacks: raise FloatingPointError(f"{p.text}; it came back after {self.rollbacks} rollbacks")
-        step = self.checkpoint.restore()["history"][-1]["step"]
-        for opt in all_optimisers(self.learn): opt.set_hypers(initial_lr=[h["initial_lr"] / 2 for h in opt.hypers])
-        self.note(p, f"went back to step {step}, learning rates halved")
+
+@patch
+def check(self: Health):
+    "Say what is new, and act."
+    self.seen = len(self.history.rows)
+    if any(e["step"] == self.history.rows[-1]["step"] and e["action"] != "warned" for e in self.events):
+        return  # undone already
+    found = problems(self.history.rows, self.cfg)
+    for p in found:
+        if p.severe and self.cfg.trouble == "rollback":
+            self.rollback(p)
+        elif p.kind == "nan":
+            raise FloatingPointError(
+                f"step {self.history.rows[-1]['step']}: {p.text}; or go back by itself with trouble=rollback"
+            )
+        elif p.kind not in self.said:
+            self.note(p, "warned")
+    self.said = {p.kind for p in found}
+
+# %% ../../nbs/api/training/03_health.ipynb #c972a9ec
+@patch
+def note(self: Health, p: Problem, action: str):
+    "Warn, and write it down."
+    self.events.append(dict(step=self.history.rows[-1]["step"], problem=p.kind, text=p.text, action=action))
+    if is_main():
+        write_json(self.file, self.events)
+    warnings.warn(f"step {self.events[-1]['step']}: {p.text} ({action})")
+
+
+@patch
+def rollback(self: Health, p: Problem):
+    "Back to the last checkpoint, more slowly."
+    if not self.checkpoint.file.is_file():
+        raise FloatingPointError(f"{p.text}; there is no checkpoint to go back to yet")
+    if sum(e["action"] != "warned" for e in self.events) >= self.rollbacks:
+        raise FloatingPointError(f"{p.text}; it came back after {self.rollbacks} rollbacks")
+    step = self.checkpoint.restore()["history"][-1]["step"]
+    for opt in all_optimisers(self.learn):
+        opt.set_hypers(initial_lr=[h["initial_lr"] / 2 for h in opt.hypers])
+    self.note(p, f"went back to step {step}, learning rates halved")

@@ -19,18 +19,36 @@ from ..evaluation.label_free import RULES
 from ..methods.adversarial import TargetCallback
 from ..networks.optimisers import all_optimisers, train_step
 from ..runs.config import Config
+from fastcore.basics import patch
 
 # %% ../../nbs/api/training/01_history.ipynb #a31d0dd7
-COLUMNS = ("step", "seconds", "lr", "loss_seg1", "loss_seg2", "loss_adv1", "loss_adv2", "loss_D1", "loss_D2", "val_loss", "miou", "pixel_accuracy", "selected_iou", *RULES, "classes")
+COLUMNS = (
+    "step",
+    "seconds",
+    "lr",
+    "loss_seg1",
+    "loss_seg2",
+    "loss_adv1",
+    "loss_adv2",
+    "loss_D1",
+    "loss_D2",
+    "val_loss",
+    "miou",
+    "pixel_accuracy",
+    "selected_iou",
+    *RULES,
+    "classes",
+)
 
 
 def methods(learn) -> list[TargetCallback]:
     "The callbacks that adapt."
     return [cb for cb in learn.cbs if isinstance(cb, TargetCallback)]
 
-
+# %% ../../nbs/api/training/01_history.ipynb #6e1e4a22
 class History(Callback):
     "Writes history.csv and prints progress."
+
     order, run_valid = 60, False
 
     def __init__(
@@ -40,56 +58,87 @@ class History(Callback):
     ):
         self.file, self.cfg, self.rows = path / "history.csv", cfg, []
 
-    def before_fit(self):
-        self.sums, self.n, self.start, self.began = {}, 0, time.time(), None
-        self.earlier = self.rows[-1]["seconds"] if self.rows else 0
-
-    def after_batch(self):
-        if self.began is None: self.began = train_step(self.learn)
-        losses = dict(self.loss_func.parts)
-        for method in methods(self.learn): losses |= method.losses
-        for k, v in losses.items(): self.sums[k] = self.sums.get(k, 0) + v
-        self.n += 1
-        step, rest = divmod(train_step(self.learn) + 1, self.cfg.accumulate)
-        last = self.iter + 1 == self.n_iter or step == self.cfg.steps  # a validation follows
-        if not rest and (step % self.cfg.log_every == 0 or last): self._row(step)
-
-    def _row(self, step):
-        shares = all_gather({k: float(v) / self.n for k, v in self.sums.items()})
-        means = {k: sum(share[k] for share in shares) / len(shares) for k in shares[0]}
-        self.sums, self.n = {}, 0
-        self.loss_func.check_labels()
-        self.rows.append(dict(step=step, seconds=round(self.earlier + time.time() - self.start, 1), lr=self.opt.hypers[0]["lr"], **means))
-        self.write()  # whoever watches from outside sees it
-        self._print(self.rows[-1])
-
-    def _print(self, row):
-        done = row["step"] - self.began // self.cfg.accumulate
-        left = (time.time() - self.start) / done * (self.cfg.steps - row["step"])
-        losses = " ".join(f"{k.removeprefix('loss_')} {v:.3f}" for k, v in row.items() if k.startswith("loss_"))
-        print(f"step {row['step']:>6}/{self.cfg.steps}  {losses}  {clock(left)} left", flush=True)
-
-    def after_validate(self):
-        if self.dls.valid and not hasattr(self.learn, "skip_validation"):
-            self.rows[-1].update(val_loss=self.recorder.loss.value.item(), **{m.name: m.value for m in self.metrics})
-            print(f"       validation on {self.dls.valid.dataset.split.name}: mIoU {self.metrics[0].value:.1%}, " + ", ".join(f"{m.name} {m.value:.1%}" for m in self.metrics[1:]), flush=True)
-        self.write()
-
-    def add(
-        self,
-        **values: float,  # columns of the last row
-    ):
-        "Put more into the row of the last step."
-        self.rows[-1].update(values)
-        self.write()
-
-    def write(self):
-        if not is_main(): return
-        with atomic_write(self.file) as part, open(part, "w", newline="") as f:
-            out = csv.DictWriter(f, COLUMNS)
-            out.writeheader(); out.writerows(self.rows)
+# %% ../../nbs/api/training/01_history.ipynb #abd7f0eb
+@patch
+def before_fit(self: History):
+    self.sums, self.n, self.start, self.began = {}, 0, time.time(), None
+    self.earlier = self.rows[-1]["seconds"] if self.rows else 0
 
 
+@patch
+def after_batch(self: History):
+    if self.began is None:
+        self.began = train_step(self.learn)
+    losses = dict(self.loss_func.parts)
+    for method in methods(self.learn):
+        losses |= method.losses
+    for k, v in losses.items():
+        self.sums[k] = self.sums.get(k, 0) + v
+    self.n += 1
+    step, rest = divmod(train_step(self.learn) + 1, self.cfg.accumulate)
+    last = self.iter + 1 == self.n_iter or step == self.cfg.steps  # a validation follows
+    if not rest and (step % self.cfg.log_every == 0 or last):
+        self._row(step)
+
+
+@patch
+def _row(self: History, step):
+    shares = all_gather({k: float(v) / self.n for k, v in self.sums.items()})
+    means = {k: sum(share[k] for share in shares) / len(shares) for k in shares[0]}
+    self.sums, self.n = {}, 0
+    self.loss_func.check_labels()
+    self.rows.append(
+        dict(
+            step=step,
+            seconds=round(self.earlier + time.time() - self.start, 1),
+            lr=self.opt.hypers[0]["lr"],
+            **means,
+        )
+    )
+    self.write()  # whoever watches from outside sees it
+    self._print(self.rows[-1])
+
+# %% ../../nbs/api/training/01_history.ipynb #123b8448
+@patch
+def _print(self: History, row):
+    done = row["step"] - self.began // self.cfg.accumulate
+    left = (time.time() - self.start) / done * (self.cfg.steps - row["step"])
+    losses = " ".join(f"{k.removeprefix('loss_')} {v:.3f}" for k, v in row.items() if k.startswith("loss_"))
+    print(f"step {row['step']:>6}/{self.cfg.steps}  {losses}  {clock(left)} left", flush=True)
+
+
+@patch
+def after_validate(self: History):
+    if self.dls.valid and not hasattr(self.learn, "skip_validation"):
+        self.rows[-1].update(val_loss=self.recorder.loss.value.item(), **{m.name: m.value for m in self.metrics})
+        print(
+            f"       validation on {self.dls.valid.dataset.split.name}: mIoU {self.metrics[0].value:.1%}, "
+            + ", ".join(f"{m.name} {m.value:.1%}" for m in self.metrics[1:]),
+            flush=True,
+        )
+    self.write()
+
+
+@patch
+def add(
+    self: History,
+    **values: float,  # columns of the last row
+):
+    "Put more into the row of the last step."
+    self.rows[-1].update(values)
+    self.write()
+
+
+@patch
+def write(self: History):
+    if not is_main():
+        return
+    with atomic_write(self.file) as part, open(part, "w", newline="") as f:
+        out = csv.DictWriter(f, COLUMNS)
+        out.writeheader()
+        out.writerows(self.rows)
+
+# %% ../../nbs/api/training/01_history.ipynb #d99510c4
 def clock(seconds: float) -> str:
     "75 -> '1:15'."
     m, s = divmod(round(seconds), 60)
@@ -98,24 +147,35 @@ def clock(seconds: float) -> str:
 # %% ../../nbs/api/training/01_history.ipynb #7e2ec02b
 class Checkpoint(Callback):
     "Saves all that training needs to go on, beside and then renamed, once an epoch."
+
     order, run_valid = 65, False
 
-    def __init__(self, path: Path): self.file = path / "checkpoint.pt"  # path: folder of the run
+    def __init__(self, path: Path):
+        self.file = path / "checkpoint.pt"  # path: folder of the run
 
     def _modules(self):
         return [self.model] + [m for method in methods(self.learn) for m in method.modules.values()]
 
     def after_validate(self):
-        if not is_main(): return
-        state = dict(epochs=self.epoch + 1, modules=[m.state_dict() for m in self._modules()], history=self.history.rows,
-                     optimisers=[o.opt.state_dict() for o in all_optimisers(self.learn)], n_unlabelled=int(self.loss_func.n_unlabelled))
-        with atomic_write(self.file) as part: torch.save(state, part)
+        if not is_main():
+            return
+        state = dict(
+            epochs=self.epoch + 1,
+            modules=[m.state_dict() for m in self._modules()],
+            history=self.history.rows,
+            optimisers=[o.opt.state_dict() for o in all_optimisers(self.learn)],
+            n_unlabelled=int(self.loss_func.n_unlabelled),
+        )
+        with atomic_write(self.file) as part:
+            torch.save(state, part)
 
     def restore(self) -> dict:  # what was saved
         "Put network, discriminators and optimisers back where the checkpoint was taken."
         state = torch.load(self.file, map_location=next(self.model.parameters()).device, weights_only=True)
-        for m, s in zip(self._modules(), state["modules"], strict=True): m.load_state_dict(s)
-        for o, s in zip(all_optimisers(self.learn), state["optimisers"], strict=True): o.opt.load_state_dict(s)
+        for m, s in zip(self._modules(), state["modules"], strict=True):
+            m.load_state_dict(s)
+        for o, s in zip(all_optimisers(self.learn), state["optimisers"], strict=True):
+            o.opt.load_state_dict(s)
         return state
 
     def load(self) -> int:  # epochs done

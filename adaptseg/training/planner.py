@@ -43,12 +43,14 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for t in tree_iter(out):
-            if isinstance(t, Tensor): self._made(t.untyped_storage())
+            if isinstance(t, Tensor):
+                self._made(t.untyped_storage())
         return out
 
     def _made(self, storage):
         key, n = storage._cdata, storage.nbytes()
-        if key in self.known: return
+        if key in self.known:
+            return
         self.known.add(key)
         self.now += n
         self.peak = max(self.peak, self.now)
@@ -67,8 +69,13 @@ def fake_modules(
     "What a configuration trains; to be made inside a `FakeTensorMode`."
     with torch.device("meta"):
         model = build_network(n_classes=n_classes, precision=precision, **network_arguments(cfg)).train()
-        method = AdversarialAdaptation(None, n_classes, cfg.lambda_adv, cfg.gan, width=cfg.disc_width, precision=precision) if cfg.method.startswith("adaptseg") else None
-    if pick_device(cfg.device).type != "cpu" or cfg.compile: direct_convolutions(model)  # fakes are all on the CPU
+        method = (
+            AdversarialAdaptation(None, n_classes, cfg.lambda_adv, cfg.gan, width=cfg.disc_width, precision=precision)
+            if cfg.method.startswith("adaptseg")
+            else None
+        )
+    if pick_device(cfg.device).type != "cpu" or cfg.compile:
+        direct_convolutions(model)  # fakes are all on the CPU
     return model, method
 
 
@@ -90,11 +97,12 @@ def fake_step(cfg: Config, model, method, opt, loss_func, batch) -> None:
         method.after_backward()
         method.after_step()
     elif cfg.method == "adabn":
-        with torch.no_grad(): model(target)
+        with torch.no_grad():
+            model(target)
     opt.step()
     opt.zero_grad()
 
-
+# %% ../../nbs/api/training/04_planner.ipynb #b5679313
 @contextmanager
 def fake_training(
     cfg: Config,
@@ -108,9 +116,11 @@ def fake_training(
     shapes = [{k: (v.shape, v.dtype) for k, v in m.state_dict().items()} for m in trained]
     source, target = (parse_size(cfg.crop or size) for size in (cfg.source_size, cfg.target_size))
     with FakeTensorMode(), counter:
-        for m, s in zip(trained, shapes): give_fakes(m, s)
+        for m, s in zip(trained, shapes):
+            give_fakes(m, s)
         opt = network_optimiser(model, kind=cfg.optimiser)
-        if method: method.optimisers = [discriminator_optimiser(d) for d in method.discriminators]
+        if method:
+            method.optimisers = [discriminator_optimiser(d) for d in method.discriminators]
         images = lambda size: torch.empty(cfg.batch_size, 3, *size)
         batch = (images(source), torch.empty(cfg.batch_size, *source, dtype=torch.long)), images(target)
         yield lambda: fake_step(cfg, model, method, opt, SegmentationLoss(cfg.lambda_seg), batch)
@@ -124,17 +134,19 @@ def step_bytes(
     "The most that tensors take at once in a training step: weights, gradients, optimisers, activations."
     live = LiveBytes()
     with fake_training(cfg, live, n_classes, precision) as step:
-        for _ in range(2): step()
+        for _ in range(2):
+            step()
     return live.peak
 
-
+# %% ../../nbs/api/training/04_planner.ipynb #495eb027
 def step_flops(
     cfg: Config,
     n_classes: int = 19,
 ) -> int:  # additions and multiplications
     "The arithmetic of a training step's convolutions, each in its direct form, and matrix products."
     counter = Flops()
-    with fake_training(cfg, counter, n_classes, "bf16") as step: step()  # in fp32, `WinogradConv2d` would be counted as what it is on a processor
+    with fake_training(cfg, counter, n_classes, "bf16") as step:
+        step()  # in fp32, `WinogradConv2d` would be counted as what it is on a processor
     return counter.n
 
 
@@ -148,12 +160,16 @@ class Flops(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         count = flop_registry.get(func._overloadpacket)
-        if count: self.n += count(*args, **(kwargs or {}), out_val=out)
+        if count:
+            self.n += count(*args, **(kwargs or {}), out_val=out)
         return out
 
 # %% ../../nbs/api/training/04_planner.ipynb #41bad5d5
 PROGRAM = 0.06  # GiB: what reading pictures and code that is loaded late take
-ALLOWANCE, AGAIN = 0.25, 1.4  # GiB: what kernels and the allocator take on top of 1 GiB of tensors; times more where parts are computed again
+ALLOWANCE, AGAIN = (
+    0.25,
+    1.4,
+)  # GiB: what kernels and the allocator take on top of 1 GiB of tensors; times more where parts are computed again
 
 
 def expected_bytes(
@@ -162,15 +178,16 @@ def expected_bytes(
 ) -> int:  # bytes
     "What training takes on top of what the process has already."
     tensors = step_bytes(cfg, n_classes)
-    return round(tensors + ALLOWANCE * (tensors * 2**30) ** .5 * (AGAIN if cfg.checkpointing else 1) + PROGRAM * 2**30)
+    return round(tensors + ALLOWANCE * (tensors * 2**30) ** 0.5 * (AGAIN if cfg.checkpointing else 1) + PROGRAM * 2**30)
 
 
 def free_bytes(device: torch.device) -> int | None:  # bytes; None where it is not known
     "What is free for this process on its device."
-    if device.type == "cuda": return torch.cuda.mem_get_info(device)[0]
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
     return min([psutil.virtual_memory().available, *allowed_bytes()]) if device.type == "cpu" else None
 
-
+# %% ../../nbs/api/training/04_planner.ipynb #1d3e1460
 def allowed_bytes(
     groups: str = "/proc/self/cgroup",  # file that names this process's control groups
     top: str = "/sys/fs/cgroup",  # where these are
@@ -179,12 +196,21 @@ def allowed_bytes(
     left = []
     for line in Path(groups).read_text().splitlines() if Path(groups).is_file() else ():
         _, kinds, own = line.split(":", 2)
-        if kinds not in ("", "memory"): continue
-        root, limit, use = (Path(top), "memory.max", "memory.current") if not kinds else (Path(top, "memory"), "memory.limit_in_bytes", "memory.usage_in_bytes")
+        if kinds not in ("", "memory"):
+            continue
+        root, limit, use = (
+            (Path(top), "memory.max", "memory.current")
+            if not kinds
+            else (Path(top, "memory"), "memory.limit_in_bytes", "memory.usage_in_bytes")
+        )
         here = root / own.strip("/")
         for folder in (here, *here.parents):
-            if folder == root.parent: break
-            with suppress(OSError, ValueError): left.append(max(0, int((folder / limit).read_text()) - int((folder / use).read_text()) + droppable(folder)))
+            if folder == root.parent:
+                break
+            with suppress(OSError, ValueError):
+                left.append(
+                    max(0, int((folder / limit).read_text()) - int((folder / use).read_text()) + droppable(folder))
+                )
     return left
 
 
@@ -192,7 +218,11 @@ def droppable(
     folder: Path,  # of a control group
 ) -> int:  # bytes
     "Files in memory that were not used lately."
-    return sum(int(line.split()[1]) for line in (folder / "memory.stat").read_text().splitlines() if line.startswith("inactive_file "))
+    return sum(
+        int(line.split()[1])
+        for line in (folder / "memory.stat").read_text().splitlines()
+        if line.startswith("inactive_file ")
+    )
 
 # %% ../../nbs/api/training/04_planner.ipynb #ef5a481d
 def smaller(size: str, share: float) -> str:
@@ -204,9 +234,14 @@ def smaller(size: str, share: float) -> str:
 def changes(cfg: Config) -> list[dict]:  # values of `Config`
     "What takes less memory, the cheapest first; each comes on top of those before."
     halves = dict(batch_size=cfg.batch_size // 2, accumulate=2 * cfg.accumulate)
-    sizes = [{k: smaller(getattr(cfg, k), share) for k in ("source_size", "target_size")} for share in (.75, .5)]
+    sizes = [{k: smaller(getattr(cfg, k), share) for k in ("source_size", "target_size")} for share in (0.75, 0.5)]
     native = cfg.precision == "fp32" and pick_precision("auto", pick_device(cfg.device)) == "bf16"
-    return [*([] if cfg.checkpointing else [dict(checkpointing=True)]), *([halves] if cfg.batch_size % 2 == 0 else []), *([dict(precision="bf16")] if native else []), *([] if cfg.crop else sizes)]
+    return [
+        *([] if cfg.checkpointing else [dict(checkpointing=True)]),
+        *([halves] if cfg.batch_size % 2 == 0 else []),
+        *([dict(precision="bf16")] if native else []),
+        *([] if cfg.crop else sizes),
+    ]
 
 
 def what_fits(
@@ -216,15 +251,18 @@ def what_fits(
 ) -> dict | None:  # values to change, {} where nothing must; None where nothing helps
     "The least change with which a configuration fits: one alone if it does, or several together."
     fits = lambda values: expected_bytes(cfg.model_copy(update=values), n_classes) <= free
-    if fits({}): return {}
+    if fits({}):
+        return {}
     offers, together = changes(cfg), {}
     for values in offers:
-        if fits(values): return values
+        if fits(values):
+            return values
     for values in offers:
         together |= values
-        if fits(together): return together
+        if fits(together):
+            return together
 
-
+# %% ../../nbs/api/training/04_planner.ipynb #f9c8aceb
 def memory_advice(
     cfg: Config,
     n_classes: int = 19,
@@ -235,10 +273,18 @@ def memory_advice(
     device = pick_device(cfg.device)
     if free is None:
         free = free_bytes(device)
-        if device.type == "cpu": free /= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        if device.type == "cpu":
+            free /= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     need = expected_bytes(cfg, n_classes)
-    if free is None or need <= free: return None
+    if free is None or need <= free:
+        return None
     change = what_fits(cfg, free, n_classes)
-    if change and "batch_size" in change: change["batch_size"] *= processes
+    if change and "batch_size" in change:
+        change["batch_size"] *= processes
     offer = " ".join(f"{k}={v}" for k, v in change.items()) if change else None
-    return f"training will need about {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free: " + (f"{offer} would fit" if offer else "no change of batch, checkpointing, precision or size is enough; take a smaller backbone or another machine")
+    return f"training will need about {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free: " + (
+        f"{offer} would fit"
+        if offer
+        else "no change of batch, checkpointing, precision or size is enough; take a smaller backbone or "
+        "another machine"
+    )

@@ -55,6 +55,7 @@ from .planner import memory_advice
 @dataclass(frozen=True)
 class RunData:
     "The splits that a run reads."
+
     source: Split  # train, labelled
     target: Split  # train, without labels
     val: Split | None  # what is validated on the way
@@ -66,10 +67,16 @@ def load_data(cfg: Config) -> RunData:
     "Find and check everything that a run reads; errors say what is missing."
     root = dataset_root(cfg.data_root, f"{cfg.source}+{cfg.target}")
     source = load_split(cfg.source, "train", root, cfg.classes, mix=cfg.mix if "+" in cfg.source else "equal")
-    target = load_split(cfg.target, "train", root, source.classes, labels=False, mix=cfg.mix if "+" in cfg.target else "equal")
-    read = [read_copy(split, root, parse_size(size)) for split, size in ((source, cfg.source_size), (target, cfg.target_size))]
+    target = load_split(
+        cfg.target, "train", root, source.classes, labels=False, mix=cfg.mix if "+" in cfg.target else "equal"
+    )
+    read = [
+        read_copy(split, root, parse_size(size))
+        for split, size in ((source, cfg.source_size), (target, cfg.target_size))
+    ]
     copies = tuple(new.name for old, new in zip((source, target), read) if old != new)
-    if copies: print(f"{' and '.join(copies)}: reading prepared copies", flush=True)
+    if copies:
+        print(f"{' and '.join(copies)}: reading prepared copies", flush=True)
     tests = [load_val(name, root, source.classes) for name in dict.fromkeys((cfg.target, cfg.source))]
     tests = tuple(t for t in tests if t is not None)
     return RunData(*read, next((t for t in tests if t.labelled), None), tests, copies)
@@ -82,7 +89,8 @@ def input_size(cfg: Config, split: Split) -> tuple[int, int]:  # (height, width)
 # %% ../../nbs/api/training/05_trainer.ipynb #cab0742c
 def initial_weights(cfg: Config) -> Diagnosis | None:  # None for scratch
     "What a configuration starts from."
-    if cfg.init == "scratch": return None
+    if cfg.init == "scratch":
+        return None
     return imagenet_weights(cfg.backbone) if cfg.init == "imagenet" else diagnose(locate(cfg.init))
 
 
@@ -91,13 +99,23 @@ def settle(
     start: Diagnosis | None,  # of `initial_weights`
 ) -> Config:
     "The configuration with what its initial weights need; a ValueError where something else was given."
-    if start is None: return cfg
-    needs = dict(preprocessing=start.preprocessing, aspp_branches=start.aspp_branches, **({"output_stride": start.head["network"]["output_stride"]} if start.head else {}))
-    wrong = [f"{k}={v}, found {getattr(cfg, k)}" for k, v in needs.items() if None not in (v, getattr(cfg, k)) and getattr(cfg, k) != v]
-    if wrong: raise ValueError(f"init: the network in {start.path} needs {'; '.join(wrong)}")
+    if start is None:
+        return cfg
+    needs = dict(
+        preprocessing=start.preprocessing,
+        aspp_branches=start.aspp_branches,
+        **({"output_stride": start.head["network"]["output_stride"]} if start.head else {}),
+    )
+    wrong = [
+        f"{k}={v}, found {getattr(cfg, k)}"
+        for k, v in needs.items()
+        if None not in (v, getattr(cfg, k)) and getattr(cfg, k) != v
+    ]
+    if wrong:
+        raise ValueError(f"init: the network in {start.path} needs {'; '.join(wrong)}")
     return cfg.model_copy(update={k: getattr(cfg, k) or v or 4 for k, v in needs.items()})
 
-
+# %% ../../nbs/api/training/05_trainer.ipynb #513335d7
 def make_network(
     cfg: Config,
     classes: ClassSet,  # what its logits mean
@@ -106,23 +124,32 @@ def make_network(
     "The network of a configuration, with its initial weights; what they do not hold is drawn from the seed."
     set_seed(cfg.seed)
     device, start = pick_device(cfg.device), start or initial_weights(cfg)
-    model = build_network(n_classes=len(classes), precision=pick_precision(cfg.precision, device), **network_arguments(settle(cfg, start)))
-    if start: print(load_weights(model, start, classes), flush=True)
-    if cfg.compile: model.compile()
+    model = build_network(
+        n_classes=len(classes), precision=pick_precision(cfg.precision, device), **network_arguments(settle(cfg, start))
+    )
+    if start:
+        print(load_weights(model, start, classes), flush=True)
+    if cfg.compile:
+        model.compile()
     return model.to(device)
 
 # %% ../../nbs/api/training/05_trainer.ipynb #78a19b7f
 class SourceEpoch(Callback):
     "Tells the source's loader which draws come next; fastai iterates loaders without saying."
+
     run_valid = False
-    def before_train(self): self.dls.train.set_epoch(self.epoch)
+
+    def before_train(self):
+        self.dls.train.set_epoch(self.epoch)
 
 
 class SkipValidation(Callback):
     "There is nothing labelled to validate on."
-    def before_validate(self): raise CancelValidException
 
+    def before_validate(self):
+        raise CancelValidException
 
+# %% ../../nbs/api/training/05_trainer.ipynb #003c2a5f
 def make_learner(
     cfg: Config,
     data: RunData,
@@ -130,46 +157,90 @@ def make_learner(
     cbs=(),  # further callbacks
 ) -> Learner:  # ready for `fit`; with a progress bar where fastai shows one
     "The Learner of a configuration."
-    loaders = dict(num_workers=cfg.workers, device=next(model.parameters()).device, pin_memory=torch.cuda.is_available())
+    loaders = dict(
+        num_workers=cfg.workers, device=next(model.parameters()).device, pin_memory=torch.cuda.is_available()
+    )
     steps, share = min(cfg.val_every, cfg.steps) * cfg.accumulate, share_of_batch(cfg)
-    augment = augmentation(cfg.crop and parse_size(cfg.crop), cfg.scale and parse_range(cfg.scale), cfg.flip, cfg.colour, cfg.hue)
+    augment = augmentation(
+        cfg.crop and parse_size(cfg.crop), cfg.scale and parse_range(cfg.scale), cfg.flip, cfg.colour, cfg.hue
+    )
 
     def stream(split, size, labels):
         dataset = DrawDataset(split, parse_size(size), cfg.preprocessing, augment, 2 * cfg.seed + (not labels), labels)
         return DrawLoader(dataset, share, steps, rank(), world(), **loaders)
 
-    cbs = [SourceEpoch(), PolySchedule(cfg.poly_steps, cfg.power, cfg.accumulate), StopAt(cfg.steps * cfg.accumulate), *cbs]
-    if cfg.accumulate > 1: cbs.append(GradientAccumulation(cfg.accumulate * share))
-    if world() > 1: cbs.append(Processes(cfg.bn_sync))
-    if cfg.method != "source_only": cbs.append(make_method(cfg, stream(data.target, cfg.target_size, False), model))
-    val = eval_loader(data.val, input_size(cfg, data.val), cfg.preprocessing, rank=rank(), world=world(), **loaders) if data.val else DataLoader([], bs=1)
-    if not data.val: cbs.append(SkipValidation())
-    learn = Learner(DataLoaders(stream(data.source, cfg.source_size, True), val, device=loaders["device"]), model, SegmentationLoss(cfg.lambda_seg),
-                    metrics=segmentation_metrics(data.source.classes), cbs=cbs, path=run_path(cfg))
-    learn.opt = network_optimiser(model, cfg.lr, cfg.head_factor, cfg.momentum, cfg.weight_decay, cfg.repeated_updates, cfg.optimiser)
+    cbs = [
+        SourceEpoch(),
+        PolySchedule(cfg.poly_steps, cfg.power, cfg.accumulate),
+        StopAt(cfg.steps * cfg.accumulate),
+        *cbs,
+    ]
+    if cfg.accumulate > 1:
+        cbs.append(GradientAccumulation(cfg.accumulate * share))
+    if world() > 1:
+        cbs.append(Processes(cfg.bn_sync))
+    if cfg.method != "source_only":
+        cbs.append(make_method(cfg, stream(data.target, cfg.target_size, False), model))
+    val = (
+        eval_loader(data.val, input_size(cfg, data.val), cfg.preprocessing, rank=rank(), world=world(), **loaders)
+        if data.val
+        else DataLoader([], bs=1)
+    )
+    if not data.val:
+        cbs.append(SkipValidation())
+    learn = Learner(
+        DataLoaders(stream(data.source, cfg.source_size, True), val, device=loaders["device"]),
+        model,
+        SegmentationLoss(cfg.lambda_seg),
+        metrics=segmentation_metrics(data.source.classes),
+        cbs=cbs,
+        path=run_path(cfg),
+    )
+    learn.opt = network_optimiser(
+        model, cfg.lr, cfg.head_factor, cfg.momentum, cfg.weight_decay, cfg.repeated_updates, cfg.optimiser
+    )
     return learn
 
-
+# %% ../../nbs/api/training/05_trainer.ipynb #68c0305d
 def share_of_batch(cfg: Config) -> int:
     "How many images of a step this process takes."
-    if cfg.batch_size % world(): raise ValueError(f"batch_size: expected a multiple of the {world()} processes, which share a step's images; found {cfg.batch_size}")
+    if cfg.batch_size % world():
+        raise ValueError(
+            f"batch_size: expected a multiple of the {world()} processes, which share a step's images; "
+            f"found {cfg.batch_size}"
+        )
     return cfg.batch_size // world()
 
 
 def make_method(cfg: Config, target: DrawLoader, model: DeepLabV2) -> Callback:
     "The callback of the configured method."
-    if cfg.method == "adabn": return AdaptStatistics(target)
-    method = AdversarialAdaptation(target, model.n_classes, cfg.lambda_adv, cfg.gan, cfg.lr_d, width=cfg.disc_width, precision=model.precision, accumulate=cfg.accumulate)
+    if cfg.method == "adabn":
+        return AdaptStatistics(target)
+    method = AdversarialAdaptation(
+        target,
+        model.n_classes,
+        cfg.lambda_adv,
+        cfg.gan,
+        cfg.lr_d,
+        width=cfg.disc_width,
+        precision=model.precision,
+        accumulate=cfg.accumulate,
+    )
     method.discriminators.to(next(model.parameters()).device)
     return method
 
 
 class StopAt(Callback):
     "Ends training after so many batches, also in the middle of an epoch; the validation still follows."
+
     order, run_valid = 80, False
-    def __init__(self, batches: int): self.batches = batches
+
+    def __init__(self, batches: int):
+        self.batches = batches
+
     def after_batch(self):
-        if train_step(self.learn) + 1 >= self.batches and self.iter + 1 < self.n_iter: raise CancelTrainException
+        if train_step(self.learn) + 1 >= self.batches and self.iter + 1 < self.n_iter:
+            raise CancelTrainException
 
 # %% ../../nbs/api/training/05_trainer.ipynb #a64b0347
 def fit(
@@ -177,38 +248,60 @@ def fit(
     cbs=(),  # further fastai callbacks
 ) -> tuple[Run, RunData, DeepLabV2]:  # the run with history and weights, but no scores yet
     "Train one network as the configuration says, into its run folder."
-    if launched() and world() == 1: raise RuntimeError("a launcher started several processes that do not know each other: call adaptseg.base.distributed.start() first, or use adaptseg train")
+    if launched() and world() == 1:
+        raise RuntimeError(
+            "a launcher started several processes that do not know each other: call "
+            "adaptseg.base.distributed.start() first, or use adaptseg train"
+        )
     cfg, data, model, learn = main_first(lambda: prepare(cfg, cbs))
     run = main_first(lambda: open_run(cfg, data, model))
-    if learn: run_learner(learn, run, cfg, data)
-    if is_main(): save_trained(run, cfg, data, model, learn)
+    if learn:
+        run_learner(learn, run, cfg, data)
+    if is_main():
+        save_trained(run, cfg, data, model, learn)
     return run, data, model.eval()
 
-
+# %% ../../nbs/api/training/05_trainer.ipynb #f575c6b0
 def prepare(
     cfg: Config,
     cbs=(),  # further fastai callbacks
 ) -> tuple[Config, RunData, DeepLabV2, Learner | None]:  # all that training needs; no Learner where there is no step
     "Whatever can fail before a run's folder exists."
-    if is_main(): check_free(run_path(cfg), cfg)
+    if is_main():
+        check_free(run_path(cfg), cfg)
     share_of_batch(cfg)
     data = load_data(cfg)  # before anything is fetched
     start = initial_weights(cfg)
     cfg = settle(cfg, start)
-    advice = memory_advice(cfg.model_copy(update=dict(batch_size=share_of_batch(cfg))), len(data.source.classes), processes=world()) if cfg.steps else None
-    if advice: warnings.warn(advice)
+    advice = (
+        memory_advice(
+            cfg.model_copy(update=dict(batch_size=share_of_batch(cfg))), len(data.source.classes), processes=world()
+        )
+        if cfg.steps
+        else None
+    )
+    if advice:
+        warnings.warn(advice)
     model = make_network(cfg, data.source.classes, start)
     cbs = (*cbs, *([tensorboard(run_path(cfg))] if cfg.tensorboard and is_main() else []))
     return cfg, data, model, make_learner(cfg, data, model, cbs) if cfg.steps else None
 
-
+# %% ../../nbs/api/training/05_trainer.ipynb #9fb39ccd
 def open_run(cfg: Config, data: RunData, model: DeepLabV2) -> Run:
     "Make the run's folder, or go on in it; where several processes train, the first does it, and all must see it."
-    if not is_main(): return Run(run_path(cfg))
+    if not is_main():
+        return Run(run_path(cfg))
     run = Run.create(cfg, **facts(cfg, data, model))
     before = run.config
     if before.get("processes", 1) != world():
-        write_json(run.path / "config.json", {**before, "processes": world(), "processes_before": before.get("processes_before", []) + [before.get("processes", 1)]})
+        write_json(
+            run.path / "config.json",
+            {
+                **before,
+                "processes": world(),
+                "processes_before": before.get("processes_before", []) + [before.get("processes", 1)],
+            },
+        )
     return run
 
 
@@ -216,17 +309,26 @@ def save_trained(run: Run, cfg: Config, data: RunData, model: DeepLabV2, learn: 
     "Write what was trained: the network, and what the method trained beside it."
     save_network(run.path / "weights.safetensors", model, cfg, data.source.classes)
     for name, module in (pair for method in methods(learn) for pair in method.modules.items()) if learn else ():
-        with atomic_write(run.path / f"{name}.safetensors") as part: save_file(module.state_dict(), part)
+        with atomic_write(run.path / f"{name}.safetensors") as part:
+            save_file(module.state_dict(), part)
 
 
 def facts(cfg: Config, data: RunData, model: DeepLabV2) -> dict:
     "What a run's config.json tells beside values and versions."
     prints = {f"{s.name}/{s.split}": fingerprint(s) for s in (data.source, data.target, *data.tests)}
     start = resolve(cfg.init) / "config.json"  # of the run that this one starts from, if it does
-    return dict(sample_domains=(dataset_root(cfg.data_root, cfg.source) / RECORD).is_file(), classes_used=data.source.classes.name, precision_used=model.precision,
-                device_used=str(next(model.parameters()).device), fingerprints=prints, copies=data.copies, init_started=Run(start.parent).config["started"] if start.is_file() else None, processes=world())
+    return dict(
+        sample_domains=(dataset_root(cfg.data_root, cfg.source) / RECORD).is_file(),
+        classes_used=data.source.classes.name,
+        precision_used=model.precision,
+        device_used=str(next(model.parameters()).device),
+        fingerprints=prints,
+        copies=data.copies,
+        init_started=Run(start.parent).config["started"] if start.is_file() else None,
+        processes=world(),
+    )
 
-
+# %% ../../nbs/api/training/05_trainer.ipynb #18561a07
 def run_learner(learn: Learner, run: Run, cfg: Config, data: RunData) -> None:
     "Fit a Learner in a run's folder, from its checkpoint where there is one."
     checkpoint, choice = Checkpoint(run.path), Choice(run.path, cfg, data.target, data.val)
@@ -234,14 +336,17 @@ def run_learner(learn: Learner, run: Run, cfg: Config, data: RunData) -> None:
     done = checkpoint.load() if checkpoint.file.is_file() else 0
     epochs = -(-cfg.steps // min(cfg.val_every, cfg.steps))
     with learn.no_logging(), learn.no_bar():
-        if done < epochs: learn.fit(epochs, start_epoch=done)
+        if done < epochs:
+            learn.fit(epochs, start_epoch=done)
     choice.finish()
 
 
 def tensorboard(path: Path) -> Callback:
     "fastai's own TensorBoard callback, writing into the run's folder."
-    try: from fastai.callback.tensorboard import TensorBoardCallback
-    except ImportError: raise ImportError("tensorboard=True needs the package tensorboard: pip install tensorboard") from None
+    try:
+        from fastai.callback.tensorboard import TensorBoardCallback
+    except ImportError:
+        raise ImportError("tensorboard=True needs the package tensorboard: pip install tensorboard") from None
     return TensorBoardCallback(log_dir=path / "tensorboard", trace_model=False, log_preds=False)
 
 # %% ../../nbs/api/training/05_trainer.ipynb #9d2aab6d
@@ -251,8 +356,10 @@ def train(
     **values,  # fields of `Config` on top of the preset
 ) -> Run:  # finished
     "Train on a labelled source, adapt to an unlabelled target, score and draw; everything goes into the run's folder."
-    if not isinstance(cfg, Config): cfg = make_config(**{"preset": cfg, **values})
-    elif values: raise ValueError(f"give either a Config or values, found both: {', '.join(values)}")
+    if not isinstance(cfg, Config):
+        cfg = make_config(**{"preset": cfg, **values})
+    elif values:
+        raise ValueError(f"give either a Config or values, found both: {', '.join(values)}")
     print(describe(cfg), flush=True)
     run, data, model = fit(cfg, cbs)
     finish(run, data, model, cfg)
@@ -261,18 +368,30 @@ def train(
 
 def describe(cfg: Config) -> str:
     "What is about to happen, and loudly so when the data are the sample domains."
-    what = f"{cfg.source} -> {cfg.target}: {cfg.method}, preset {cfg.preset}, seed {cfg.seed}, {cfg.steps} steps of {cfg.backbone}, into {run_path(cfg)}"
-    if cfg.data_root: return what
-    return ("SAMPLE DOMAINS: no data_root was given, so source and target are synthetic street scenes made here, written in the real datasets' layouts.\n"
-            "Scores on them say nothing about the real ones; give data_root to use yours.\n" + what)
+    what = (
+        f"{cfg.source} -> {cfg.target}: {cfg.method}, preset {cfg.preset}, seed {cfg.seed}, "
+        f"{cfg.steps} steps of {cfg.backbone}, into {run_path(cfg)}"
+    )
+    if cfg.data_root:
+        return what
+    return (
+        "SAMPLE DOMAINS: no data_root was given, so source and target are synthetic street scenes made "
+        "here, written in the real datasets' layouts.\n"
+        "Scores on them say nothing about the real ones; give data_root to use yours.\n" + what
+    )
 
-
+# %% ../../nbs/api/training/05_trainer.ipynb #a045f549
 def finish(run: Run, data: RunData, model: DeepLabV2, cfg: Config) -> None:
     "Scores, pictures and curves of a trained network; metrics.json, written last, marks the run as finished."
     mode = run.config["preprocessing"]  # what the initial weights needed, unless given
     sized = lambda split: Predictor(model, data.source.classes, input_size(cfg, split), mode)
     metrics = {f"{t.name}/{t.split}": evaluate(sized(t), t, workers=cfg.workers) for t in data.tests}
-    if not is_main(): return
-    if data.tests: save_figure(show_predictions({f"{run.path.name} on {data.tests[0].name}": sized(data.tests[0])}, data.tests[0]), run.path / "comparison.png")
+    if not is_main():
+        return
+    if data.tests:
+        save_figure(
+            show_predictions({f"{run.path.name} on {data.tests[0].name}": sized(data.tests[0])}, data.tests[0]),
+            run.path / "comparison.png",
+        )
     save_figure(learning_curves(run), run.path / "curves.png")
     write_json(run.path / "metrics.json", metrics)

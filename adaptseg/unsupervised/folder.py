@@ -37,11 +37,14 @@ from .segmenter import ReferenceSegmenter, SegmentConfig, Segmenter, segment_con
 # %% ../../nbs/api/unsupervised/05_folder.ipynb #f3597713
 class SegmentJob(SegmentConfig):
     "The parameters of nbs/segment.ipynb: what is segmented, and where it goes."
+
     images: str = "iitk"  # an image, a folder, bsds500, or a domain (of the samples without a data_root)
     split: str = "val"  # of a domain or bsds500
     n: Annotated[int, Field(ge=1)] | None = None  # only so many, drawn by the seed; None: all
     data_root: str | None = None  # folder of the datasets; None: the sample domains
-    truth: str | None = None  # folder of ground truth, NAME.mat, NAME.png or NAME/*.png; bsds500 and labelled domains have their own
+    truth: str | None = (
+        None  # folder of ground truth, NAME.mat, NAME.png or NAME/*.png; bsds500 and labelled domains have their own
+    )
     reference: str | None = None  # file of a `ReferenceSegmenter`, applied instead of training a network for each image
     out: str = "runs/segments"  # folder of the results
     name: str | None = None  # the result's own folder name, <images>-<variant>-s<seed> unless given
@@ -52,53 +55,76 @@ class SegmentJob(SegmentConfig):
         "Where the results lie."
         return resolve(self.out) / (self.name or f"{Path(self.images).stem}-{self.variant}-s{self.seed}")
 
-
+# %% ../../nbs/api/unsupervised/05_folder.ipynb #57862d59
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2")
 segment_job = partial(segment_config, kind=SegmentJob)
 
 
-def find_images(job: SegmentJob) -> tuple[dict[str, Path], Callable[[str], list]]:  # files by name, and what gives an image's ground-truth maps by its name
+def find_images(
+    job: SegmentJob,
+) -> tuple[
+    dict[str, Path], Callable[[str], list]
+]:  # files by name, and what gives an image's ground-truth maps by its name
     "The images that a job means."
     given, truths = resolve(job.images), partial(read_truths, resolve(job.truth)) if job.truth else lambda name: []
-    if given.is_file(): files = {given.stem: given}
-    elif given.is_dir(): files = _by_name(given)
+    if given.is_file():
+        files = {given.stem: given}
+    elif given.is_dir():
+        files = _by_name(given)
     elif job.images == "bsds500":
         root = resolve(job.data_root or "data") / "BSDS500"
-        files, truths = _by_name(root / "images" / job.split), truths if job.truth else partial(read_truths, root / "groundTruth" / job.split)
+        files, truths = (
+            _by_name(root / "images" / job.split),
+            truths if job.truth else partial(read_truths, root / "groundTruth" / job.split),
+        )
     else:
         split = _domain(job, given)
         items = dict(zip(image_names(split), split.items))
         files = {name: item.image for name, item in items.items()}
-        if split.labelled and not job.truth: truths = lambda name: [connected(load_label(items[name], split.classes))]
-    if not files: raise FileNotFoundError(f"images: there is no image in {given}; expected files that end in {', '.join(ENDINGS)}")
-    chosen = sorted(files) if job.n is None else sorted(np.random.default_rng(job.seed).permutation(sorted(files))[:job.n].tolist())
+        if split.labelled and not job.truth:
+            truths = lambda name: [connected(load_label(items[name], split.classes))]
+    if not files:
+        raise FileNotFoundError(
+            f"images: there is no image in {given}; expected files that end in {', '.join(ENDINGS)}"
+        )
+    chosen = (
+        sorted(files)
+        if job.n is None
+        else sorted(np.random.default_rng(job.seed).permutation(sorted(files))[: job.n].tolist())
+    )
     return {name: files[name] for name in chosen}, truths
 
-
+# %% ../../nbs/api/unsupervised/05_folder.ipynb #55173dd4
 def _domain(job, given):
     "The split of a job's domain, with its labels where it has them."
     for labels in (True, False):
-        try: return load_split(job.images, job.split, dataset_root(job.data_root, job.images), labels=labels)
-        except FileNotFoundError as e: problem = e
-        except ValueError as e: raise ValueError(f"images: {given} is no image and no folder, and as a domain: {e}") from None
+        try:
+            return load_split(job.images, job.split, dataset_root(job.data_root, job.images), labels=labels)
+        except FileNotFoundError as e:
+            problem = e
+        except ValueError as e:
+            raise ValueError(f"images: {given} is no image and no folder, and as a domain: {e}") from None
     raise problem
 
 
 def _by_name(folder):
     "The images below a folder, by their path in it."
-    if not folder.is_dir(): raise FileNotFoundError(f"there is no folder {folder}")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
     found = {}
     for p in sorted(folder.rglob("*")):
-        if p.suffix.lower() not in ENDINGS or p.name.startswith("."): continue
+        if p.suffix.lower() not in ENDINGS or p.name.startswith("."):
+            continue
         name = "_".join(p.relative_to(folder).with_suffix("").parts)
-        if name in found: raise ValueError(f"images: {p} and {found[name]} would both be called {name}; rename one of them")
+        if name in found:
+            raise ValueError(f"images: {p} and {found[name]} would both be called {name}; rename one of them")
         found[name] = p
     return found
 
 # %% ../../nbs/api/unsupervised/05_folder.ipynb #d8e2d4f2
 def segment_colours() -> np.ndarray:  # (256, 3) uint8
     "A colour for every label; neighbours in number are far apart in hue."
-    hue, tone = np.arange(256) * 0.618 % 1, np.array([1, .75, .9])[np.arange(256) % 3]
+    hue, tone = np.arange(256) * 0.618 % 1, np.array([1, 0.75, 0.9])[np.arange(256) % 3]
     return (colormaps["hsv"](hue)[:, :3] * tone[:, None] * 200 + 40).clip(0, 255).astype(np.uint8)
 
 
@@ -109,7 +135,8 @@ def save_labels(
     "A label map as a palette PNG, all or nothing."
     image = Image.fromarray(labels)
     image.putpalette(segment_colours().tobytes())
-    with atomic_write(path) as part: image.save(part, format="png")
+    with atomic_write(path) as part:
+        image.save(part, format="png")
 
 
 def overlay(
@@ -131,11 +158,18 @@ def check_folder(job: SegmentJob) -> list[str]:  # the settings in which the fol
     "Raise FileExistsError unless the job may write to its folder."
     record = job.path / "segments.json"
     if not record.is_file():
-        if job.path.exists() and any(job.path.iterdir()): raise FileExistsError(f"{job.path} exists and is no segmentation: move it away or choose another `out` or `name`")
+        if job.path.exists() and any(job.path.iterdir()):
+            raise FileExistsError(
+                f"{job.path} exists and is no segmentation: move it away or choose another `out` or `name`"
+            )
         return []
     before = json.loads(record.read_text())
     changed = [k for k, v in job.model_dump().items() if k not in FREE and before.get(k) != v]
-    if changed and not job.overwrite: raise FileExistsError(f"{job.path} was made with another {', '.join(changed)}: overwrite=True replaces it, another `name`, `seed` or `out` keeps both")
+    if changed and not job.overwrite:
+        raise FileExistsError(
+            f"{job.path} was made with another {', '.join(changed)}: overwrite=True replaces it, another "
+            f"`name`, `seed` or `out` keeps both"
+        )
     return changed
 
 
@@ -147,25 +181,34 @@ def open_folder(
     changed, record, parts = check_folder(job), job.path / "segments.json", ("labels", "overlays")
     seen = json.loads(record.read_text())["sources"] if record.is_file() and not changed else {}
     sources = {name: [str(f), f.stat().st_size, f.stat().st_mtime_ns] for name, f in files.items()}
-    for part in parts: (job.path / part).mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        (job.path / part).mkdir(parents=True, exist_ok=True)
     outputs = {name: [job.path / part / f"{name}.png" for part in parts] for name in files}
     todo = [name for name in files if seen.get(name) != sources[name] or not all(f.is_file() for f in outputs[name])]
     for name in todo:
-        for f in outputs[name]: f.unlink(missing_ok=True)
+        for f in outputs[name]:
+            f.unlink(missing_ok=True)
     write_json(record, {**job.model_dump(), **environment(), "sources": seen | sources})
     return todo
 
-
+# %% ../../nbs/api/unsupervised/05_folder.ipynb #75912df2
 def segment_images(job: SegmentJob) -> Path:  # the folder
     "Segment all images of a job that are not segmented yet, then score and show all."
     (files, truths), folder = find_images(job), job.path
     todo = open_folder(job, files)
-    if not job.data_root and job.images in SAMPLE_DOMAINS and not resolve(job.images).exists(): print("SAMPLE DOMAINS: no data_root was given, so these are synthetic street scenes made here.")
-    print(f"{len(files)} images, {len(files) - len(todo)} of them done before, variant {job.variant}, into {folder}", flush=True)
+    if not job.data_root and job.images in SAMPLE_DOMAINS and not resolve(job.images).exists():
+        print("SAMPLE DOMAINS: no data_root was given, so these are synthetic street scenes made here.")
+    print(
+        f"{len(files)} images, {len(files) - len(todo)} of them done before, variant {job.variant}, into {folder}",
+        flush=True,
+    )
     segment_files(job, {n: files[n] for n in todo})
     table, metrics = score_folder(folder, list(files), truths)
     table.to_csv(folder / "scores.csv", index=False)
-    save_figure(contact_sheet({n: rgb_image(folder / "overlays" / f"{n}.png") for n in list(files)[:60]}), folder / "contact_sheet.png")
+    save_figure(
+        contact_sheet({n: rgb_image(folder / "overlays" / f"{n}.png") for n in list(files)[:60]}),
+        folder / "contact_sheet.png",
+    )
     write_json(folder / "metrics.json", metrics)
     return folder
 
@@ -176,23 +219,33 @@ def segment_files(
 ) -> None:
     "Segment images into the job's folder, ready for it or not."
     for done, (name, labels) in enumerate(_segmented(job, files), 1):
-        with atomic_write(job.path / "overlays" / f"{name}.png") as part: Image.fromarray(overlay(rgb_image(files[name]), labels)).save(part, format="png")
+        with atomic_write(job.path / "overlays" / f"{name}.png") as part:
+            Image.fromarray(overlay(rgb_image(files[name]), labels)).save(part, format="png")
         save_labels(job.path / "labels" / f"{name}.png", labels)
-        if done % max(1, len(files) // 20) == 0: print(f"{done}/{len(files)}  {name}: {len(np.unique(labels))} labels", flush=True)
+        if done % max(1, len(files) // 20) == 0:
+            print(f"{done}/{len(files)}  {name}: {len(np.unique(labels))} labels", flush=True)
 
-
+# %% ../../nbs/api/unsupervised/05_folder.ipynb #2670647f
 def _segmented(job, files):
     "Names and label maps, with word of long trainings and of the time that is left."
     values = {k: v for k, v in job.model_dump().items() if k in SegmentConfig.model_fields}
-    if job.reference: results = ReferenceSegmenter.load(resolve(job.reference), job.device).many(files.values())
-    else: results = Segmenter(**values).many(files.values(), callback=lambda it: it.i % 100 == 99 and print(f"iteration {it.i + 1}: {it.n_labels.tolist()} labels", flush=True))
+    if job.reference:
+        results = ReferenceSegmenter.load(resolve(job.reference), job.device).many(files.values())
+    else:
+        results = Segmenter(**values).many(
+            files.values(),
+            callback=lambda it: (
+                it.i % 100 == 99 and print(f"iteration {it.i + 1}: {it.n_labels.tolist()} labels", flush=True)
+            ),
+        )
     names, start = list(files), time.monotonic()
     for done, (i, labels) in enumerate(results, 1):
         yield names[i], labels
         seconds = (time.monotonic() - start) / done
-        if done % max(1, len(names) // 20) == 0: print(f"{seconds:.1f} s an image, {seconds * (len(names) - done):.0f} s left", flush=True)
+        if done % max(1, len(names) // 20) == 0:
+            print(f"{seconds:.1f} s an image, {seconds * (len(names) - done):.0f} s left", flush=True)
 
-
+# %% ../../nbs/api/unsupervised/05_folder.ipynb #ec87e2e2
 def score_folder(
     folder: Path,  # of a job
     names: list[str],  # of images
@@ -201,11 +254,20 @@ def score_folder(
     "Count labels and segments, and score where there is ground truth."
     rows, matches = [], []
     for name in names:
-        with Image.open(folder / "labels" / f"{name}.png") as image: labels = np.array(image)
-        row = {"image": name, "height": labels.shape[0], "width": labels.shape[1], "labels": len(np.unique(labels)), "segments": int(connected(labels).max()) + 1}
+        with Image.open(folder / "labels" / f"{name}.png") as image:
+            labels = np.array(image)
+        row = {
+            "image": name,
+            "height": labels.shape[0],
+            "width": labels.shape[1],
+            "labels": len(np.unique(labels)),
+            "segments": int(connected(labels).max()) + 1,
+        }
         if maps := truths(name):
-            try: matches.append(match_segments(labels, maps))
-            except ValueError as e: raise ValueError(f"{name}: {e}") from None
+            try:
+                matches.append(match_segments(labels, maps))
+            except ValueError as e:
+                raise ValueError(f"{name}: {e}") from None
             row |= mean_best_iou(matches[-1:])
         rows.append(row)
     return pd.DataFrame(rows), summarise(matches) if matches else {}

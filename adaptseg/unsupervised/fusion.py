@@ -29,16 +29,35 @@ def segment_evidence(
     how: Literal["mean", "vote"] = "mean",
 ) -> Tensor:  # (K, C) float32, each row's sum 1
     "The share of each class in each segment."
-    if segments.shape != tuple(probabilities.shape[1:]): raise ValueError(f"expected segments and probabilities of one height and width, found {segments.shape} and {tuple(probabilities.shape[1:])}")
-    if how not in ("mean", "vote"): raise ValueError(f"how: expected mean or vote, found {how!r}")
-    if probabilities.device.type == "mps": probabilities = probabilities.cpu()  # has no float64
-    index, classes = torch.from_numpy(np.asarray(segments, np.int64)).flatten().to(probabilities.device), len(probabilities)
+    if segments.shape != tuple(probabilities.shape[1:]):
+        raise ValueError(
+            f"expected segments and probabilities of one height and width, found {segments.shape} and "
+            f"{tuple(probabilities.shape[1:])}"
+        )
+    if how not in ("mean", "vote"):
+        raise ValueError(f"how: expected mean or vote, found {how!r}")
+    if probabilities.device.type == "mps":
+        probabilities = probabilities.cpu()  # has no float64
+    index, classes = (
+        torch.from_numpy(np.asarray(segments, np.int64)).flatten().to(probabilities.device),
+        len(probabilities),
+    )
     area = torch.bincount(index)
-    if how == "vote": total = torch.bincount(index * classes + probabilities.flatten(1).argmax(0), minlength=len(area) * classes).view(-1, classes).float()
-    else: total = probabilities.new_zeros(classes, len(area), dtype=torch.float64).index_add_(1, index, probabilities.flatten(1).double()).T  # a sum of millions
+    if how == "vote":
+        total = (
+            torch.bincount(index * classes + probabilities.flatten(1).argmax(0), minlength=len(area) * classes)
+            .view(-1, classes)
+            .float()
+        )
+    else:
+        total = (
+            probabilities.new_zeros(classes, len(area), dtype=torch.float64)
+            .index_add_(1, index, probabilities.flatten(1).double())
+            .T
+        )  # a sum of millions
     return (total / area.clamp(min=1)[:, None]).float()
 
-
+# %% ../../nbs/api/unsupervised/04_fusion.ipynb #a73b112c
 def fuse(
     labels: np.ndarray,  # (H, W) integers, a label map without classes; its connected pieces are the segments
     probabilities: Tensor,  # (C, H, W) of a network, sum 1
@@ -57,16 +76,31 @@ def find_objects(
     classes: ClassSet,
     group: str = "selected",  # which classes are wanted, a group of the class set
     probabilities: Tensor | None = None,  # (C, H, W), for the confidence
-) -> tuple[np.ndarray, pd.DataFrame]:  # (H, W) int64 object numbers, 0 elsewhere; a row for each object, the largest first
+) -> tuple[
+    np.ndarray, pd.DataFrame
+]:  # (H, W) int64 object numbers, 0 elsewhere; a row for each object, the largest first
     "The wanted objects of a prediction: map and table."
     wanted = np.isin(pred, classes.group(group))
     number = np.where(wanted, connected(np.where(wanted, pred, IGNORE).astype(np.int64)) + 1, 0)
     number = np.unique(number, return_inverse=True)[1].reshape(pred.shape) + (not (~wanted).any())
     measured = pd.DataFrame(regionprops_table(number, pred, properties=("label", "area", "bbox", "intensity_max")))
-    table = pd.DataFrame({"object": measured["label"], "class": [classes.names[int(c)] for c in measured["intensity_max"]], "area": measured["area"].astype(int),
-                          "top": measured["bbox-0"], "left": measured["bbox-1"], "bottom": measured["bbox-2"], "right": measured["bbox-3"]})
+    table = pd.DataFrame(
+        {
+            "object": measured["label"],
+            "class": [classes.names[int(c)] for c in measured["intensity_max"]],
+            "area": measured["area"].astype(int),
+            "top": measured["bbox-0"],
+            "left": measured["bbox-1"],
+            "bottom": measured["bbox-2"],
+            "right": measured["bbox-3"],
+        }
+    )
     if probabilities is not None:
-        of = probabilities.gather(0, torch.from_numpy(pred.astype(np.int64)).to(probabilities.device)[None])[0].cpu().numpy()
+        of = (
+            probabilities.gather(0, torch.from_numpy(pred.astype(np.int64)).to(probabilities.device)[None])[0]
+            .cpu()
+            .numpy()
+        )
         table["confidence"] = (np.bincount(number.flat, of.flat) / np.bincount(number.flat))[table["object"]]
     return number, table.sort_values("area", ascending=False, ignore_index=True)
 
@@ -85,7 +119,9 @@ def border_hits(
     pred: np.ndarray,  # (H, W) train ids
     label: np.ndarray,  # (H, W) train ids, 255 is ignored
     tolerance: float = 0.0075,  # share of the image's diagonal
-) -> np.ndarray:  # (4,) int64: predicted borders that are near a true one, all predicted, true ones that are near a predicted one, all true
+    # (4,) int64: predicted borders that are near a true one, all predicted, true ones that are near a predicted one,
+    # all true
+) -> np.ndarray:
     "Counts of border pixels, to be summed over images."
     found, true = borders(np.where(label == IGNORE, IGNORE, pred)), borders(label)
     reach = tolerance * np.hypot(*label.shape)
@@ -97,12 +133,18 @@ def border_f1(
     hits: np.ndarray,  # (4,) as `border_hits` counts them
 ) -> float:  # 0..1, NaN where there is no true border
     "Harmonic mean of precision and recall of summed `border_hits`."
-    if not hits[3]: return float("nan")
+    if not hits[3]:
+        return float("nan")
     precision, recall = hits[0] / max(hits[1], 1), hits[2] / hits[3]
     return float(2 * precision * recall / max(precision + recall, 1e-12))
 
 # %% ../../nbs/api/unsupervised/04_fusion.ipynb #757f5b19
-WAYS = {"network": None, "vote": dict(how="vote"), "mean": dict(how="mean"), "mean, trust 0.8": dict(how="mean", trust=0.8)}
+WAYS = {
+    "network": None,
+    "vote": dict(how="vote"),
+    "mean": dict(how="mean"),
+    "mean, trust 0.8": dict(how="mean", trust=0.8),
+}
 
 
 def fusion_scores(
@@ -112,16 +154,26 @@ def fusion_scores(
     ways: dict[str, dict | None] = WAYS,  # by name: arguments of `fuse`, or None for the network alone
 ) -> pd.DataFrame:  # network, way, and in percent: mIoU, selected, borders
     "Scores of networks alone and joined with segments."
-    if not split.labelled: raise ValueError(f"{split.name}/{split.split} has no labels to score with")
+    if not split.labelled:
+        raise ValueError(f"{split.name}/{split.split} has no labels to score with")
     matrix, hits = {}, {}
     for item in split.items:
         label, segments = load_label(item, split.classes), segmenter(np.array(read_image(item.image)))
         for name, predictor in predictors.items():
             probabilities = predictor.probabilities(item.image)
             for way, how in ways.items():
-                pred = fuse(segments, probabilities, **how) if how is not None else probabilities.argmax(0).to(torch.uint8).cpu().numpy()
+                pred = (
+                    fuse(segments, probabilities, **how)
+                    if how is not None
+                    else probabilities.argmax(0).to(torch.uint8).cpu().numpy()
+                )
                 key = (name, way)
-                matrix[key] = matrix.get(key, 0) + confusion_matrix(torch.from_numpy(pred), torch.from_numpy(label), len(split.classes))
+                matrix[key] = matrix.get(key, 0) + confusion_matrix(
+                    torch.from_numpy(pred), torch.from_numpy(label), len(split.classes)
+                )
                 hits[key] = hits.get(key, 0) + border_hits(pred, label)
-    rows = [(*key, *(100 * scores(matrix[key], split.classes)[k] for k in ("miou", "selected")), 100 * border_f1(hits[key])) for key in matrix]
+    rows = [
+        (*key, *(100 * scores(matrix[key], split.classes)[k] for k in ("miou", "selected")), 100 * border_f1(hits[key]))
+        for key in matrix
+    ]
     return pd.DataFrame(rows, columns=["network", "way", "mIoU", "selected", "borders"])

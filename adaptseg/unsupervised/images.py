@@ -27,23 +27,34 @@ from ..datasets.splits import Packed
 
 # %% ../../nbs/api/unsupervised/00_images.ipynb #7e4017cc
 def rgb_image(
-    image: str | Path | Packed | Image.Image | np.ndarray,  # a file, a Pillow image, or (H, W), (H, W, 1..4) of bool, uint8, uint16 or float 0..1
+    image: str
+    | Path
+    | Packed
+    | Image.Image
+    | np.ndarray,  # a file, a Pillow image, or (H, W), (H, W, 1..4) of bool, uint8, uint16 or float 0..1
 ) -> np.ndarray:  # (H, W, 3) uint8 RGB
     "Any still image as upright 8-bit RGB."
-    if isinstance(image, np.ndarray): return _from_array(image)
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
     image = ImageOps.exif_transpose(image if isinstance(image, Image.Image) else _opened(image))
-    if image.mode[0] in "IF": return _from_array(_numbers(image))
-    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info: image = _on_white(image)
+    if image.mode[0] in "IF":
+        return _from_array(_numbers(image))
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        image = _on_white(image)
     return np.array(image.convert("RGB"))
 
 
 def _opened(path):
     "The decoded image in a file, as it is."
     try:
-        with Image.open(path.open() if isinstance(path, Packed) else path) as image: image.load()
-    except FileNotFoundError: raise FileNotFoundError(f"there is no image file {path}") from None
-    except Image.DecompressionBombError as e: raise ValueError(f"{path}: {e} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust it, or shrink it.") from None
-    except BROKEN as e: raise damaged(path, e) from e
+        with Image.open(path.open() if isinstance(path, Packed) else path) as image:
+            image.load()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no image file {path}") from None
+    except Image.DecompressionBombError as e:
+        raise ValueError(f"{path}: {e} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust it, or shrink it.") from None
+    except BROKEN as e:
+        raise damaged(path, e) from e
     return image
 
 
@@ -51,27 +62,36 @@ def _on_white(image):
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
-
+# %% ../../nbs/api/unsupervised/00_images.ipynb #e018c815
 def _numbers(image):
     "The numbers of a one-channel Pillow image beyond 8 bits; whole ones as uint16."
     x = np.asarray(image)
-    if x.dtype.kind == "f": return x
-    if x.min() < 0 or x.max() > 65535: raise ValueError(f"expected numbers in 0..65535 in an image of mode {image.mode}, found {x.min()}..{x.max()}")
+    if x.dtype.kind == "f":
+        return x
+    if x.min() < 0 or x.max() > 65535:
+        raise ValueError(f"expected numbers in 0..65535 in an image of mode {image.mode}, found {x.min()}..{x.max()}")
     return x.astype(np.uint16)
 
 
 def _from_array(x):
     "An array as RGB, by its type's full range."
-    if x.ndim == 2: x = x[..., None]
-    if x.ndim != 3 or x.shape[2] not in (1, 2, 3, 4) or not x.size: raise ValueError(f"expected an image (H, W) or (H, W, 1 to 4), found shape {x.shape}")
+    if x.ndim == 2:
+        x = x[..., None]
+    if x.ndim != 3 or x.shape[2] not in (1, 2, 3, 4) or not x.size:
+        raise ValueError(f"expected an image (H, W) or (H, W, 1 to 4), found shape {x.shape}")
     if x.dtype.kind == "f":
-        if not (np.isfinite(x).all() and 0 <= x.min() and x.max() <= 1): raise ValueError(f"expected floats in 0..1, found {np.min(x):g}..{np.max(x):g}")
+        if not (np.isfinite(x).all() and 0 <= x.min() and x.max() <= 1):
+            raise ValueError(f"expected floats in 0..1, found {np.min(x):g}..{np.max(x):g}")
         x = x * 255
-    elif x.dtype == bool: x = x * 255
-    elif x.dtype == np.uint16: x = x / 257
-    elif x.dtype != np.uint8: raise ValueError(f"expected bool, uint8, uint16 or float numbers, found {x.dtype}")
+    elif x.dtype == bool:
+        x = x * 255
+    elif x.dtype == np.uint16:
+        x = x / 257
+    elif x.dtype != np.uint8:
+        raise ValueError(f"expected bool, uint8, uint16 or float numbers, found {x.dtype}")
     x = np.round(x).astype(np.uint8)
-    if x.shape[2] in (1, 3): return np.ascontiguousarray(np.broadcast_to(x, (*x.shape[:2], 3)))
+    if x.shape[2] in (1, 3):
+        return np.ascontiguousarray(np.broadcast_to(x, (*x.shape[:2], 3)))
     return np.array(_on_white(Image.fromarray(x, "RGBA" if x.shape[2] == 4 else "LA")).convert("RGB"))
 
 # %% ../../nbs/api/unsupervised/00_images.ipynb #de61587c
@@ -109,7 +129,10 @@ def resize_map(
     return labels[y[:, None], x]
 
 # %% ../../nbs/api/unsupervised/00_images.ipynb #c96a48a2
-SUPERPIXELS = {"slic": lambda image, **kwargs: slic(image, start_label=0, channel_axis=-1, **kwargs), "graph": felzenszwalb}
+SUPERPIXELS = {
+    "slic": lambda image, **kwargs: slic(image, start_label=0, channel_axis=-1, **kwargs),
+    "graph": felzenszwalb,
+}
 
 
 def cache_folder() -> Path:
@@ -125,9 +148,12 @@ def cached(
     "Arrays from the cache, made and kept where they are not there or damaged."
     path = cached_file(kind, key)
     try:
-        with np.load(path) as held: return dict(held)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error): arrays = make()
-    with suppress(OSError): _keep(path, arrays)  # a cache that cannot be written is no reason to stop
+        with np.load(path) as held:
+            return dict(held)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
+        arrays = make()
+    with suppress(OSError):
+        _keep(path, arrays)  # a cache that cannot be written is no reason to stop
     return arrays
 
 
@@ -135,7 +161,7 @@ def cached_file(kind: str, key: str) -> Path:
     "Where the cache has, or would have, the arrays of a key."
     return cache_folder() / kind / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
 
-
+# %% ../../nbs/api/unsupervised/00_images.ipynb #6505efd2
 def _keep(path, arrays):
     "Write beside, then rename; several threads and processes may do it at once."
     own = path.with_name(f"{path.stem}-{os.getpid()}-{threading.get_ident()}.npz")
@@ -143,15 +169,19 @@ def _keep(path, arrays):
     try:
         np.savez_compressed(own, **arrays)
         os.replace(own, path)
-    finally: own.unlink(missing_ok=True)
+    finally:
+        own.unlink(missing_ok=True)
 
 
 def superpixels(
     image: np.ndarray,  # (H, W, 3) uint8 RGB
     method: str = "slic",  # or graph
-    **settings,  # n_segments and compactness of `skimage.segmentation.slic`; scale, sigma and min_size of `felzenszwalb`
+    # n_segments and compactness of `skimage.segmentation.slic`; scale, sigma and min_size of `felzenszwalb`
+    **settings,
 ) -> np.ndarray:  # (H, W) int32, 0..K-1
     "Superpixels, from the cache where these pixels were seen before."
     pixels = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
     key = f"{method} {sorted(settings.items())} {image.shape} {pixels}"
-    return cached("superpixels", key, lambda: {"segments": SUPERPIXELS[method](image, **settings).astype(np.int32)})["segments"]
+    return cached("superpixels", key, lambda: {"segments": SUPERPIXELS[method](image, **settings).astype(np.int32)})[
+        "segments"
+    ]

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..datasets.labels import IGNORE
+from fastcore.basics import patch
 
 # %% ../../nbs/api/unsupervised/01_kanezaki.ipynb #5f278b10
 class KanezakiNet(nn.Module):
@@ -26,7 +27,8 @@ class KanezakiNet(nn.Module):
         images: int = 1,  # B, networks side by side
     ):
         super().__init__()
-        if blocks < 1 or channels < 2: raise ValueError(f"expected at least 1 block and 2 channels, found {blocks} and {channels}")
+        if blocks < 1 or channels < 2:
+            raise ValueError(f"expected at least 1 block and 2 channels, found {blocks} and {channels}")
         self.channels, self.images, wide = channels, images, channels * images
         self.conv1, self.bn1 = nn.Conv2d(3 * images, wide, 3, padding=1, groups=images), nn.BatchNorm2d(wide)
         self.conv2 = nn.ModuleList(nn.Conv2d(wide, wide, 3, padding=1, groups=images) for _ in range(blocks - 1))
@@ -35,13 +37,15 @@ class KanezakiNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, channels, H, W) responses
         x = self.bn1(F.relu(self.conv1(x)))
-        for conv, bn in zip(self.conv2, self.bn2): x = bn(F.relu(conv(x)))
+        for conv, bn in zip(self.conv2, self.bn2):
+            x = bn(F.relu(conv(x)))
         return self.bn3(self.conv3(x)).reshape(-1, self.channels, *x.shape[-2:])
 
 
 def seeded_networks(
     seeds: list[int],  # one for each image
-    channels: int = 100, blocks: int = 3,  # as for `KanezakiNet`
+    channels: int = 100,
+    blocks: int = 3,  # as for `KanezakiNet`
 ) -> KanezakiNet:  # in training mode; network i has the weights that its seed alone would give it
     "Networks side by side, each drawn from its own seed."
     nets = []
@@ -76,14 +80,18 @@ def kanezaki_loss(
     "Similarity, continuity and scribble loss (Kim et al. 2020, equations 1 to 4)."
     free = target if scribble is None else torch.where(scribble == IGNORE, target, IGNORE)
     loss = _mean_entropy(response, free)
-    if scribble is not None: loss = loss + scribble_weight * _mean_entropy(response, scribble)
-    if mu: loss = loss + mu * (_mean_change(response, -2) + _mean_change(response, -1))
+    if scribble is not None:
+        loss = loss + scribble_weight * _mean_entropy(response, scribble)
+    if mu:
+        loss = loss + mu * (_mean_change(response, -2) + _mean_change(response, -1))
     return loss
 
 
 def _mean_change(response, dim):
     "(B,) mean absolute difference of neighbours, 0 where an image is one pixel thin."
-    return response.diff(dim=dim).abs().mean((1, 2, 3)) if response.shape[dim] > 1 else response.new_zeros(len(response))
+    return (
+        response.diff(dim=dim).abs().mean((1, 2, 3)) if response.shape[dim] > 1 else response.new_zeros(len(response))
+    )
 
 
 def _mean_entropy(response, label):
@@ -94,13 +102,14 @@ def _mean_entropy(response, label):
 # %% ../../nbs/api/unsupervised/01_kanezaki.ipynb #9130aa54
 class Iteration(NamedTuple):
     "What a callback sees of one iteration of the images that still run."
+
     i: int  # from 0
     images: list[int]  # which of the batch, in the order of what follows
     labels: Tensor  # (B, H, W) int64, what this step learns: after the superpixels' vote
     n_labels: Tensor  # (B,) int64, counted before the vote
     loss: Tensor  # (B,)
 
-
+# %% ../../nbs/api/unsupervised/01_kanezaki.ipynb #537f189c
 class Kanezaki:
     "Unsupervised segmentation of images of one size, side by side (Kanezaki 2018; Kim et al. 2020)."
 
@@ -111,70 +120,101 @@ class Kanezaki:
         segments: Tensor | None = None,  # (B, H, W) int64 superpixels: the ICASSP variant
         mu: float = 0,  # weight of continuity: the TIP variant
         scribble: Tensor | None = None,  # (B, H, W) int64 labels, 255 where nothing is drawn
-        lr: float = 0.1, momentum: float = 0.9,  # of SGD
+        lr: float = 0.1,
+        momentum: float = 0.9,  # of SGD
         min_labels: int | None = None,  # stop at so many labels; None: 3, or as many as an image's scribble has
         bf16: bool = False,  # convolutions in bfloat16
     ):
         for name, t in (("segments", segments), ("scribble", scribble)):
-            if t is not None and t.shape != x[:, 0].shape: raise ValueError(f"{name}: expected shape {tuple(x[:, 0].shape)} as the images, found {tuple(t.shape)}")
-        if net.images not in (1, len(x)): raise ValueError(f"expected one network for all {len(x)} images or one for each, found {net.images}")
+            if t is not None and t.shape != x[:, 0].shape:
+                raise ValueError(f"{name}: expected shape {tuple(x[:, 0].shape)} as the images, found {tuple(t.shape)}")
+        if net.images not in (1, len(x)):
+            raise ValueError(f"expected one network for all {len(x)} images or one for each, found {net.images}")
         self.x, self.net, self.segments, self.mu, self.scribble, self.bf16 = x, net, segments, mu, scribble, bf16
         self.optimiser = torch.optim.SGD(net.parameters(), lr, momentum)
-        self.min_labels = (_fewest(x, scribble, net.channels) if min_labels is None else x.new_full((len(x),), min_labels))
+        self.min_labels = (
+            _fewest(x, scribble, net.channels) if min_labels is None else x.new_full((len(x),), min_labels)
+        )
 
-    def step(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # responses (B, q, H, W), labels (B, H, W), number of labels (B,), loss (B,)
-        "One iteration; responses are those before it, labels what it learns: their argmax, after the vote."
-        x = self.x if self.net.images == 1 else self.x.flatten(0, 1)[None]
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
-            response = self.net(x)
-            labels = response.argmax(1)
-            target = labels if self.segments is None else superpixel_vote(labels, self.segments, self.net.channels)
-            loss = kanezaki_loss(response, target, self.mu, self.scribble)
-        self.optimiser.zero_grad(set_to_none=True)
-        (loss.sum() * self.net.images / len(loss)).backward()  # a shared network follows the mean, own ones their own
-        self.optimiser.step()
-        return response.detach(), target, count_labels(labels, self.net.channels), loss.detach()
+# %% ../../nbs/api/unsupervised/01_kanezaki.ipynb #139c41f9
+@patch
+def step(
+    self: Kanezaki,
+) -> tuple[
+    Tensor, Tensor, Tensor, Tensor
+]:  # responses (B, q, H, W), labels (B, H, W), number of labels (B,), loss (B,)
+    "One iteration; responses are those before it, labels what it learns: their argmax, after the vote."
+    x = self.x if self.net.images == 1 else self.x.flatten(0, 1)[None]
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+        response = self.net(x)
+        labels = response.argmax(1)
+        target = labels if self.segments is None else superpixel_vote(labels, self.segments, self.net.channels)
+        loss = kanezaki_loss(response, target, self.mu, self.scribble)
+    self.optimiser.zero_grad(set_to_none=True)
+    (loss.sum() * self.net.images / len(loss)).backward()  # a shared network follows the mean, own ones their own
+    self.optimiser.step()
+    return response.detach(), target, count_labels(labels, self.net.channels), loss.detach()
 
-    def run(
-        self,
-        iterations: int = 500,  # at most
-        plateau: float = 0,  # stop where no larger share of pixels changes its label, 0..1; 0: only where none changes
-        patience: int = 10,  # for so many iterations
-        callback: Callable[[Iteration], None] | None = None,  # called in each iteration
-    ) -> Iterator[tuple[int, Tensor, Tensor]]:  # which image, its last response (q, H, W) and labels (H, W) int64
-        "Iterate, and give every image's result when it stops."
-        running, before, rest = list(range(len(self.x))), None, 0
-        for i in range(iterations):
-            response, labels, n, loss = self.step()
-            if callback: callback(Iteration(i, running, labels, n, loss))
-            still = (labels != before).flatten(1).float().mean(1) <= plateau if before is not None else torch.zeros_like(n, dtype=torch.bool)
-            rest, before = (rest + 1) * still, labels
-            stop = (n <= self.min_labels) | (rest >= patience) | (i == iterations - 1)
-            if not stop.any(): continue
-            for b in stop.nonzero().flatten().tolist(): yield running[b], response[b], labels[b]
-            keep = (~stop).nonzero().flatten()
-            if not len(keep): return
-            running, before, rest = [running[b] for b in keep.tolist()], before[keep], rest[keep]
-            self._keep(keep)
+# %% ../../nbs/api/unsupervised/01_kanezaki.ipynb #ea75ec1d
+@patch
+def run(
+    self: Kanezaki,
+    iterations: int = 500,  # at most
+    plateau: float = 0,  # stop where no larger share of pixels changes its label, 0..1; 0: only where none changes
+    patience: int = 10,  # for so many iterations
+    callback: Callable[[Iteration], None] | None = None,  # called in each iteration
+) -> Iterator[tuple[int, Tensor, Tensor]]:  # which image, its last response (q, H, W) and labels (H, W) int64
+    "Iterate, and give every image's result when it stops."
+    running, before, rest = list(range(len(self.x))), None, 0
+    for i in range(iterations):
+        response, labels, n, loss = self.step()
+        if callback:
+            callback(Iteration(i, running, labels, n, loss))
+        still = (
+            (labels != before).flatten(1).float().mean(1) <= plateau
+            if before is not None
+            else torch.zeros_like(n, dtype=torch.bool)
+        )
+        rest, before = (rest + 1) * still, labels
+        stop = (n <= self.min_labels) | (rest >= patience) | (i == iterations - 1)
+        if not stop.any():
+            continue
+        for b in stop.nonzero().flatten().tolist():
+            yield running[b], response[b], labels[b]
+        keep = (~stop).nonzero().flatten()
+        if not len(keep):
+            return
+        running, before, rest = [running[b] for b in keep.tolist()], before[keep], rest[keep]
+        self._keep(keep)
 
-    def _keep(self, keep: Tensor):
-        "Go on with these images only, and their networks where each has its own."
-        self.x, self.segments, self.scribble, self.min_labels = (None if t is None else t[keep] for t in (self.x, self.segments, self.scribble, self.min_labels))
-        if self.net.images == 1: return
-        mine = lambda t: t.unflatten(0, (self.net.images, -1))[keep].flatten(0, 1) if t.ndim else t
-        old, group = self.optimiser.state, self.optimiser.param_groups[0]
-        momenta = [None if (b := old[p].get("momentum_buffer")) is None else mine(b) for p in self.net.parameters()]
-        net = KanezakiNet(self.net.channels, len(self.net.conv2) + 1, len(keep)).to(self.x).train()
-        net.load_state_dict({k: mine(v) for k, v in self.net.state_dict().items()})
-        self.net, self.optimiser = net, torch.optim.SGD(net.parameters(), group["lr"], group["momentum"])
-        for p, buffer in zip(net.parameters(), momenta):
-            if buffer is not None: self.optimiser.state[p]["momentum_buffer"] = buffer
+# %% ../../nbs/api/unsupervised/01_kanezaki.ipynb #594223b8
+@patch
+def _keep(self: Kanezaki, keep: Tensor):
+    "Go on with these images only, and their networks where each has its own."
+    self.x, self.segments, self.scribble, self.min_labels = (
+        None if t is None else t[keep] for t in (self.x, self.segments, self.scribble, self.min_labels)
+    )
+    if self.net.images == 1:
+        return
+    mine = lambda t: t.unflatten(0, (self.net.images, -1))[keep].flatten(0, 1) if t.ndim else t
+    old, group = self.optimiser.state, self.optimiser.param_groups[0]
+    momenta = [None if (b := old[p].get("momentum_buffer")) is None else mine(b) for p in self.net.parameters()]
+    net = KanezakiNet(self.net.channels, len(self.net.conv2) + 1, len(keep)).to(self.x).train()
+    net.load_state_dict({k: mine(v) for k, v in self.net.state_dict().items()})
+    self.net, self.optimiser = net, torch.optim.SGD(net.parameters(), group["lr"], group["momentum"])
+    for p, buffer in zip(net.parameters(), momenta):
+        if buffer is not None:
+            self.optimiser.state[p]["momentum_buffer"] = buffer
 
-
+# %% ../../nbs/api/unsupervised/01_kanezaki.ipynb #94ae96a2
 def _fewest(x, scribble, channels):
     "(B,) how many labels are few: as many as an image's scribble has, 3 where nothing is drawn."
-    if scribble is None: return x.new_full((len(x),), 3)
-    drawn = count_labels(scribble.where(scribble != IGNORE, channels), channels + 1) - (scribble == IGNORE).flatten(1).any(1).long()
+    if scribble is None:
+        return x.new_full((len(x),), 3)
+    drawn = (
+        count_labels(scribble.where(scribble != IGNORE, channels), channels + 1)
+        - (scribble == IGNORE).flatten(1).any(1).long()
+    )
     return drawn.where(drawn > 0, 3)
 
 

@@ -19,7 +19,8 @@ def connected(
 ) -> np.ndarray:  # (H, W) int64, 0..P-1
     "Number the 4-connected components of a label map."
     labels = np.asarray(labels)
-    if labels.ndim != 2 or labels.dtype.kind not in "iub" or not labels.size: raise ValueError(f"expected a label map (H, W) of integers, found shape {labels.shape} of {labels.dtype}")
+    if labels.ndim != 2 or labels.dtype.kind not in "iub" or not labels.size:
+        raise ValueError(f"expected a label map (H, W) of integers, found shape {labels.shape} of {labels.dtype}")
     return connected_components(labels, background=int(labels.min()) - 1, connectivity=1) - 1
 
 
@@ -28,7 +29,10 @@ def overlaps(
     truth: np.ndarray,  # (H, W) integers, one annotator's segments
 ) -> csr_array:  # (P, G) float64 IoU of every predicted with every ground-truth segment, 0..1
     "IoU of all pairs of segments that meet."
-    if segments.shape != np.shape(truth): raise ValueError(f"expected prediction and ground truth of one size, found {segments.shape} and {np.shape(truth)}")
+    if segments.shape != np.shape(truth):
+        raise ValueError(
+            f"expected prediction and ground truth of one size, found {segments.shape} and {np.shape(truth)}"
+        )
     truth = np.unique(truth, return_inverse=True)[1].reshape(segments.shape)
     shared = csr_array(contingency_table(truth, segments)).T.tocoo()
     areas = np.bincount(segments.flat), np.bincount(truth.flat)
@@ -39,13 +43,22 @@ def overlaps(
 def match_segments(
     labels: np.ndarray,  # (H, W) integers, a predicted label map
     truths: list[np.ndarray],  # (H, W) integers each, one for every annotator
-) -> dict:  # area (P,) pixels, precise (P,) best IoU over all annotators; found, matched: for each annotator (G,) best IoU and the segment it is with
+    # area (P,) pixels, precise (P,) best IoU over all annotators; found, matched: for each annotator (G,) best IoU and
+    # the segment it is with
+) -> dict:
     "Best counterparts of all segments of one image."
-    if not len(truths): raise ValueError("expected at least one annotator's map, found none: segments cannot be scored without ground truth")
+    if not len(truths):
+        raise ValueError(
+            "expected at least one annotator's map, found none: segments cannot be scored without ground truth"
+        )
     segments = connected(labels)
     tables = [overlaps(segments, t) for t in truths]
-    return {"area": np.bincount(segments.flat), "precise": np.max([t.max(1).toarray() for t in tables], 0),
-            "found": [t.max(0).toarray() for t in tables], "matched": [t.argmax(0) for t in tables]}
+    return {
+        "area": np.bincount(segments.flat),
+        "precise": np.max([t.max(1).toarray() for t in tables], 0),
+        "found": [t.max(0).toarray() for t in tables],
+        "matched": [t.argmax(0) for t in tables],
+    }
 
 
 def mean_best_iou(
@@ -54,18 +67,27 @@ def mean_best_iou(
     "mIoU of Kim et al. 2020: over every annotator, the one with most segments, the one with fewest."
     few = lambda m: min(m["found"], key=len)
     many = lambda m: max(m["found"], key=len)
-    pooled = {"all": [f for m in matches for f in m["found"]], "fine": list(map(many, matches)), "coarse": list(map(few, matches))}
+    pooled = {
+        "all": [f for m in matches for f in m["found"]],
+        "fine": list(map(many, matches)),
+        "coarse": list(map(few, matches)),
+    }
     return {name: float(np.concatenate(found).mean()) for name, found in pooled.items()}
 
-
+# %% ../../nbs/api/unsupervised/03_scores.ipynb #11a1e306
 def average_precision(
     matches: list[dict],  # of `match_segments`, one for each image
     threshold: float,  # IoU above which a segment is right, 0.5 or more
 ) -> float:  # 0..1
     "Area under precision over recall, segments ordered by size (Kanezaki 2018, section 4)."
-    if not 0.5 <= threshold < 1: raise ValueError(f"threshold: expected 0.5 <= threshold < 1, where a region has one counterpart at most; found {threshold}")
+    if not 0.5 <= threshold < 1:
+        raise ValueError(
+            f"threshold: expected 0.5 <= threshold < 1, where a region has one counterpart at most; found {threshold}"
+        )
     area, right = (np.concatenate([m[k] for m in matches]) for k in ("area", "precise"))
-    first = np.concatenate([m["area"][s] for m in matches for s in m["matched"]])  # when a region's counterpart is reached
+    first = np.concatenate(
+        [m["area"][s] for m in matches for s in m["matched"]]
+    )  # when a region's counterpart is reached
     found = np.concatenate([f for m in matches for f in m["found"]]) > threshold
     cuts = np.unique(area)[::-1]
     upto = lambda sizes: np.searchsorted(np.sort(-sizes), -cuts, side="right")
@@ -77,9 +99,14 @@ def summarise(
     matches: list[dict],  # of `match_segments`, one for each image
 ) -> dict[str, float]:  # all, fine, coarse (mIoU), ap50, ap70: 0..1; images: how many; segments: of an image, mean
     "Both protocols over images that have been matched."
-    if not matches: raise ValueError("expected at least one image, found none")
-    return mean_best_iou(matches) | {"ap50": average_precision(matches, .5), "ap70": average_precision(matches, .7),
-                                     "images": len(matches), "segments": float(np.mean([len(m["area"]) for m in matches]))}
+    if not matches:
+        raise ValueError("expected at least one image, found none")
+    return mean_best_iou(matches) | {
+        "ap50": average_precision(matches, 0.5),
+        "ap70": average_precision(matches, 0.7),
+        "images": len(matches),
+        "segments": float(np.mean([len(m["area"]) for m in matches])),
+    }
 
 
 def segment_scores(

@@ -27,10 +27,12 @@ from ..networks.saving import read_tensors, write_tensors
 from ..runs.config import checked
 from .images import network_image, resize_image, resize_map, rgb_image, superpixels, working_size
 from .kanezaki import Iteration, Kanezaki, KanezakiNet, seeded_networks, superpixel_vote
+from fastcore.basics import patch
 
 # %% ../../nbs/api/unsupervised/02_segmenter.ipynb #56be885d
 class SegmentConfig(BaseModel):
     "Every value of a segmentation without labels."
+
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     variant: Literal["continuity", "superpixel"] = "continuity"  # Kim et al. 2020 or Kanezaki 2018
@@ -48,18 +50,37 @@ class SegmentConfig(BaseModel):
     lr: Annotated[float, Field(gt=0)] = 0.1  # of SGD
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD
     iterations: Annotated[int, Field(ge=1)] = 200  # at most
-    plateau: Annotated[float, Field(ge=0, le=1)] = 0.05  # stop when no larger share of pixels changes its label (not with scribbles)
+    plateau: Annotated[float, Field(ge=0, le=1)] = (
+        0.05  # stop when no larger share of pixels changes its label (not with scribbles)
+    )
     patience: Annotated[int, Field(ge=1)] = 2  # for so many iterations
-    min_labels: Annotated[int, Field(ge=0)] | None = None  # stop at so few labels; None: 3, or as many as the scribble has
-    pixels: Annotated[int, Field(ge=1)] | None = 40_000  # an image with more is shrunk for the network, one with four times as many for superpixels; None: never
+    min_labels: Annotated[int, Field(ge=0)] | None = (
+        None  # stop at so few labels; None: 3, or as many as the scribble has
+    )
+    pixels: Annotated[int, Field(ge=1)] | None = (
+        40_000  # an image with more is shrunk for the network, one with four times as many for superpixels; None: never
+    )
     seed: Annotated[int, Field(ge=0)] = 0  # of every image's first weights
     batch: Annotated[int, Field(ge=1)] | None = None  # images side by side; None: as many as pay and fit
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"  # auto: bf16 where the hardware has it
 
-
-SLOW = dict(channels=100, mu=5.0, superpixels="slic", snap=False, iterations=1000, plateau=0.0, patience=1000, pixels=None, precision="fp32")
-SEGMENT_PRESETS = {"fast": {"superpixel": dict(channels=50, lr=0.05, plateau=0.1, graph_scale=500.0, graph_sigma=0.8)}, "paper": {"superpixel": SLOW, "continuity": SLOW}}
+# %% ../../nbs/api/unsupervised/02_segmenter.ipynb #88bf53e4
+SLOW = dict(
+    channels=100,
+    mu=5.0,
+    superpixels="slic",
+    snap=False,
+    iterations=1000,
+    plateau=0.0,
+    patience=1000,
+    pixels=None,
+    precision="fp32",
+)
+SEGMENT_PRESETS = {
+    "fast": {"superpixel": dict(channels=50, lr=0.05, plateau=0.1, graph_scale=500.0, graph_sigma=0.8)},
+    "paper": {"superpixel": SLOW, "continuity": SLOW},
+}
 
 
 def segment_config(
@@ -69,13 +90,18 @@ def segment_config(
     **values,  # any field of it; None means the preset's value
 ) -> SegmentConfig:  # of that kind
     "A preset of a variant with values of your own on top."
-    given = {k: v for k, v in {"variant": variant or "continuity", "preset": preset or "fast", **values}.items() if v is not None}
+    given = {
+        k: v
+        for k, v in {"variant": variant or "continuity", "preset": preset or "fast", **values}.items()
+        if v is not None
+    }
     return checked(kind, {**SEGMENT_PRESETS.get(given["preset"], {}).get(given["variant"], {}), **given})
 
 # %% ../../nbs/api/unsupervised/02_segmenter.ipynb #d3bfb7f1
 @dataclass
 class Prepared:
     "An image as a network and its superpixels see it."
+
     size: tuple[int, int]  # (height, width) of the image and its label map
     x: Tensor  # (1, 3, h, w) float32, BGR / 255, at the working size
     scribble: Tensor  # (1, h, w) int64 labels, 255 where nothing is drawn
@@ -91,9 +117,17 @@ def prepare(
     "Read, shrink, cut into superpixels."
     rgb = rgb_image(image)
     size, work, fine = rgb.shape[:2], *(working_size(rgb.shape[:2], cfg.pixels and k * cfg.pixels) for k in (1, 4))
-    if fine != size: warnings.warn(f"an image of {size[1]}x{size[0]} pixels is segmented at {fine[1]}x{fine[0]}, its label map is drawn at full size; `pixels` (now {cfg.pixels}) decides")
+    if fine != size:
+        warnings.warn(
+            f"an image of {size[1]}x{size[0]} pixels is segmented at {fine[1]}x{fine[0]}, its label map is "
+            f"drawn at full size; `pixels` (now {cfg.pixels}) decides"
+        )
     asked = cfg.variant == "superpixel" or cfg.snap
-    cells = superpixels(resize_image(rgb, fine), cfg.superpixels, **cell_settings(cfg)) if asked else np.zeros(fine, np.int32)
+    cells = (
+        superpixels(resize_image(rgb, fine), cfg.superpixels, **cell_settings(cfg))
+        if asked
+        else np.zeros(fine, np.int32)
+    )
     tensor = lambda labels: torch.from_numpy(labels).long()[None]
     drawn = small_scribble(np.full(size, IGNORE) if scribble is None else scribble, size, work, cfg.channels)
     return Prepared(size, network_image(rgb, work), drawn, tensor(cells), tensor(resize_map(cells, work)))
@@ -101,10 +135,11 @@ def prepare(
 
 def cell_settings(cfg: SegmentConfig) -> dict:
     "The settings that `superpixels` takes."
-    if cfg.superpixels == "slic": return dict(n_segments=cfg.n_superpixels, compactness=cfg.compactness)
+    if cfg.superpixels == "slic":
+        return dict(n_segments=cfg.n_superpixels, compactness=cfg.compactness)
     return dict(scale=cfg.graph_scale, sigma=cfg.graph_sigma, min_size=cfg.graph_size)
 
-
+# %% ../../nbs/api/unsupervised/02_segmenter.ipynb #97d93d94
 def small_scribble(
     scribble: np.ndarray,  # (H, W) integers: labels, 255 where nothing is drawn
     size: tuple[int, int],  # (H, W) of the image
@@ -113,10 +148,18 @@ def small_scribble(
 ) -> Tensor:  # (1, h, w) int64
     "Every drawn pixel marks the pixel of the small image that it falls into."
     scribble = np.asarray(scribble)
-    if scribble.shape != tuple(size): raise ValueError(f"scribble: expected the image's height and width {tuple(size)}, found {scribble.shape}; draw it on the image at its own size")
+    if scribble.shape != tuple(size):
+        raise ValueError(
+            f"scribble: expected the image's height and width {tuple(size)}, found {scribble.shape}; draw "
+            f"it on the image at its own size"
+        )
     y, x = np.nonzero(scribble != IGNORE)
     drawn = scribble[y, x]
-    if drawn.size and not 0 <= drawn.min() <= drawn.max() < channels: raise ValueError(f"scribble: expected labels 0..{channels - 1}, or {IGNORE} where nothing is drawn; found {drawn.min()}..{drawn.max()}")
+    if drawn.size and not 0 <= drawn.min() <= drawn.max() < channels:
+        raise ValueError(
+            f"scribble: expected labels 0..{channels - 1}, or {IGNORE} where nothing is drawn; found "
+            f"{drawn.min()}..{drawn.max()}"
+        )
     small = torch.full((1, *work), IGNORE)
     small[0, y * work[0] // size[0], x * work[1] // size[1]] = torch.from_numpy(drawn.astype(np.int64))
     return small
@@ -129,7 +172,8 @@ def finish_map(
 ) -> np.ndarray:  # (H, W) uint8 labels
     "Responses as a label map of the image's size: enlarged to the superpixels' size, voted on by them, enlarged again."
     labels = predict_labels(response[None].float(), tuple(image.fine.shape[1:]))
-    if cfg.variant == "superpixel" or cfg.snap: labels = superpixel_vote(labels, image.fine.to(labels.device), cfg.channels)
+    if cfg.variant == "superpixel" or cfg.snap:
+        labels = superpixel_vote(labels, image.fine.to(labels.device), cfg.channels)
     return resize_map(labels[0].cpu().numpy().astype(np.uint8), image.size)
 
 # %% ../../nbs/api/unsupervised/02_segmenter.ipynb #31599d93
@@ -147,12 +191,14 @@ def images_at_once(
     device: torch.device,
 ) -> int:  # 1 or more
     "How many images of a size are trained side by side: as asked for, or as fit into half of the GPU's free memory, 32 at most; one on a CPU."
-    if cfg.batch: return cfg.batch
-    if device.type != "cuda": return 1
+    if cfg.batch:
+        return cfg.batch
+    if device.type != "cuda":
+        return 1
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return max(1, min(32, free // 2 // memory_need(size, cfg)))  # results come batch by batch: not too large
 
-
+# %% ../../nbs/api/unsupervised/02_segmenter.ipynb #99e981dd
 class Segmenter:
     "Segments images without labels: `Segmenter('continuity')(image)` is a label map."
 
@@ -165,64 +211,86 @@ class Segmenter:
         self.device = pick_device(self.cfg.device)
         self.precision = pick_precision(self.cfg.precision, self.device)
 
-    def _networks(self, n: int) -> KanezakiNet:
-        "Networks of n images, each with the weights of the seed."
-        net = seeded_networks([self.cfg.seed] * n, self.cfg.channels, self.cfg.blocks)
-        return net.to(self.device, torch.float64 if self.precision == "fp64" else torch.float32)
-
-    def __call__(
-        self,
-        image: Any,  # as for `rgb_image`
-        scribble: np.ndarray | None = None,  # (H, W) integers: labels to learn, 255 where nothing is drawn
-        callback: Callable[[Iteration], None] | None = None,  # called in each iteration, with maps of the working size
-    ) -> np.ndarray:  # (H, W) uint8 labels of the image's size
-        "Train a network for this image, and give its labels."
-        return next(self.many([image], [scribble], callback))[1]
-
-    def many(
-        self,
-        images: Iterable,  # each as for `rgb_image`; opened when their turn comes
-        scribbles: Iterable | None = None,  # (H, W) label map or None for each
-        callback: Callable[[Iteration], None] | None = None,  # called in each iteration; its `images` count through all
-    ) -> Iterator[tuple[int, np.ndarray]]:  # which image, and its (H, W) uint8 labels, in the order of completion
-        "Label maps of many images, side by side where that pays."
-        waiting = {}
-        pairs = zip(images, repeat(None)) if scribbles is None else zip(images, scribbles, strict=True)
-        for i, (image, scribble) in enumerate(pairs):
-            ready = prepare(image, self.cfg, scribble)
-            size, drawn = tuple(ready.x.shape[-2:]), bool((ready.scribble != IGNORE).any())
-            if size == (1, 1) or is_uniform(ready.x) and not drawn: yield i, np.zeros(ready.size, np.uint8); continue
-            batch = waiting.setdefault((size, drawn), [])
-            batch.append((i, ready))
-            if len(batch) >= images_at_once(size, self.cfg, self.device): yield from self._batch(waiting.pop((size, drawn)), callback)
-        for batch in waiting.values(): yield from self._batch(batch, callback)
-
-    def _batch(self, batch, callback):
-        "Train the networks of images of one working size side by side."
-        index, ready = zip(*batch)
-        told = callback and (lambda it: callback(it._replace(images=[index[b] for b in it.images])))
-        loop = training(self._networks(len(ready)), ready, self.cfg, self.precision == "bf16")
-        plateau = self.cfg.plateau if loop.scribble is None else -1  # scribbles are learnt later than borders
-        for b, response, _ in loop.run(self.cfg.iterations, plateau, self.cfg.patience, told):
-            yield index[b], finish_map(response, ready[b], self.cfg)
-
-    def fit(
-        self,
-        images: Iterable,  # each as for `rgb_image`; those of one colour teach nothing and are left out
-        callback: Callable[[Iteration], None] | None = None,  # called for each batch in each iteration; its `images` count within the batch
-    ) -> "ReferenceSegmenter":
-        "Train one network for all images, in batches of `batch` or 8 of one size: equal things get equal labels (Kim et al. 2020)."
-        groups, n = {}, self.cfg.batch or 8
-        for ready in (prepare(image, self.cfg) for image in images):
-            if not is_uniform(ready.x): groups.setdefault(ready.x.shape, []).append(ready)
-        if not groups: raise ValueError("expected at least one image of more than one colour to train on, found none")
-        net = self._networks(1)
-        loops = [training(net, ready, self.cfg, self.precision == "bf16") for group in groups.values() for ready in (group[i:i + n] for i in range(0, len(group), n))]
-        for loop in loops[1:]: loop.optimiser = loops[0].optimiser
-        train_together(loops, self.cfg, callback)
-        return ReferenceSegmenter(self.cfg, settle(net, [loop.x for loop in loops]))
+# %% ../../nbs/api/unsupervised/02_segmenter.ipynb #83e54075
+@patch
+def _networks(self: Segmenter, n: int) -> KanezakiNet:
+    "Networks of n images, each with the weights of the seed."
+    net = seeded_networks([self.cfg.seed] * n, self.cfg.channels, self.cfg.blocks)
+    return net.to(self.device, torch.float64 if self.precision == "fp64" else torch.float32)
 
 
+@patch
+def __call__(
+    self: Segmenter,
+    image: Any,  # as for `rgb_image`
+    scribble: np.ndarray | None = None,  # (H, W) integers: labels to learn, 255 where nothing is drawn
+    callback: Callable[[Iteration], None] | None = None,  # called in each iteration, with maps of the working size
+) -> np.ndarray:  # (H, W) uint8 labels of the image's size
+    "Train a network for this image, and give its labels."
+    return next(self.many([image], [scribble], callback))[1]
+
+
+@patch
+def many(
+    self: Segmenter,
+    images: Iterable,  # each as for `rgb_image`; opened when their turn comes
+    scribbles: Iterable | None = None,  # (H, W) label map or None for each
+    callback: Callable[[Iteration], None] | None = None,  # called in each iteration; its `images` count through all
+) -> Iterator[tuple[int, np.ndarray]]:  # which image, and its (H, W) uint8 labels, in the order of completion
+    "Label maps of many images, side by side where that pays."
+    waiting = {}
+    pairs = zip(images, repeat(None)) if scribbles is None else zip(images, scribbles, strict=True)
+    for i, (image, scribble) in enumerate(pairs):
+        ready = prepare(image, self.cfg, scribble)
+        size, drawn = tuple(ready.x.shape[-2:]), bool((ready.scribble != IGNORE).any())
+        if size == (1, 1) or is_uniform(ready.x) and not drawn:
+            yield i, np.zeros(ready.size, np.uint8)
+            continue
+        batch = waiting.setdefault((size, drawn), [])
+        batch.append((i, ready))
+        if len(batch) >= images_at_once(size, self.cfg, self.device):
+            yield from self._batch(waiting.pop((size, drawn)), callback)
+    for batch in waiting.values():
+        yield from self._batch(batch, callback)
+
+# %% ../../nbs/api/unsupervised/02_segmenter.ipynb #eb922541
+@patch
+def _batch(self: Segmenter, batch, callback):
+    "Train the networks of images of one working size side by side."
+    index, ready = zip(*batch)
+    told = callback and (lambda it: callback(it._replace(images=[index[b] for b in it.images])))
+    loop = training(self._networks(len(ready)), ready, self.cfg, self.precision == "bf16")
+    plateau = self.cfg.plateau if loop.scribble is None else -1  # scribbles are learnt later than borders
+    for b, response, _ in loop.run(self.cfg.iterations, plateau, self.cfg.patience, told):
+        yield index[b], finish_map(response, ready[b], self.cfg)
+
+
+@patch
+def fit(
+    self: Segmenter,
+    images: Iterable,  # each as for `rgb_image`; those of one colour teach nothing and are left out
+    callback: Callable[[Iteration], None]
+    | None = None,  # called for each batch in each iteration; its `images` count within the batch
+) -> "ReferenceSegmenter":
+    "Train one network for all images, in batches of `batch` or 8 of one size: equal things get equal labels (Kim et al. 2020)."
+    groups, n = {}, self.cfg.batch or 8
+    for ready in (prepare(image, self.cfg) for image in images):
+        if not is_uniform(ready.x):
+            groups.setdefault(ready.x.shape, []).append(ready)
+    if not groups:
+        raise ValueError("expected at least one image of more than one colour to train on, found none")
+    net = self._networks(1)
+    loops = [
+        training(net, ready, self.cfg, self.precision == "bf16")
+        for group in groups.values()
+        for ready in (group[i : i + n] for i in range(0, len(group), n))
+    ]
+    for loop in loops[1:]:
+        loop.optimiser = loops[0].optimiser
+    train_together(loops, self.cfg, callback)
+    return ReferenceSegmenter(self.cfg, settle(net, [loop.x for loop in loops]))
+
+# %% ../../nbs/api/unsupervised/02_segmenter.ipynb #842914d0
 def is_uniform(x: Tensor) -> bool:
     "Is every pixel of an image (1, 3, h, w) the same? Then there is nothing to learn, and one segment."
     return bool((x == x[..., :1, :1]).all())
@@ -233,8 +301,17 @@ def training(net: KanezakiNet, ready: list[Prepared], cfg: SegmentConfig, bf16: 
     weight = next(net.parameters())
     stack = lambda name: torch.cat([getattr(r, name) for r in ready]).to(weight.device)
     drawn = any((r.scribble != IGNORE).any() for r in ready)
-    return Kanezaki(stack("x").to(weight.dtype), net, stack("small") if cfg.variant == "superpixel" else None, cfg.mu if cfg.variant == "continuity" else 0,
-                    stack("scribble") if drawn else None, cfg.lr, cfg.momentum, cfg.min_labels, bf16)
+    return Kanezaki(
+        stack("x").to(weight.dtype),
+        net,
+        stack("small") if cfg.variant == "superpixel" else None,
+        cfg.mu if cfg.variant == "continuity" else 0,
+        stack("scribble") if drawn else None,
+        cfg.lr,
+        cfg.momentum,
+        cfg.min_labels,
+        bf16,
+    )
 
 
 def train_together(loops: list[Kanezaki], cfg: SegmentConfig, callback: Callable | None = None) -> None:
@@ -242,21 +319,26 @@ def train_together(loops: list[Kanezaki], cfg: SegmentConfig, callback: Callable
     before, rest = None, 0
     for i in range(cfg.iterations):
         steps = [loop.step() for loop in loops]
-        for step in steps if callback else (): callback(Iteration(i, list(range(len(step[1]))), *step[1:]))
+        for step in steps if callback else ():
+            callback(Iteration(i, list(range(len(step[1]))), *step[1:]))
         labels = torch.cat([s[1].flatten() for s in steps])
         rest = rest + 1 if before is not None and (labels != before).float().mean() <= cfg.plateau else 0
         before = labels
-        if len(labels.unique()) <= (3 if cfg.min_labels is None else cfg.min_labels) or rest >= cfg.patience: return
+        if len(labels.unique()) <= (3 if cfg.min_labels is None else cfg.min_labels) or rest >= cfg.patience:
+            return
 
-
+# %% ../../nbs/api/unsupervised/02_segmenter.ipynb #8700d3ba
 @torch.no_grad()
 def settle(net: KanezakiNet, batches: list[Tensor]) -> KanezakiNet:  # in evaluation mode
     "Give batch norm the mean of these batches' statistics, instead of a running average over the training."
-    for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)): norm.reset_running_stats(); norm.momentum = None
-    for x in batches: net.train()(x)
+    for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.reset_running_stats()
+        norm.momentum = None
+    for x in batches:
+        net.train()(x)
     return net.eval()
 
-
+# %% ../../nbs/api/unsupervised/02_segmenter.ipynb #1be4ba04
 class ReferenceSegmenter:
     "Segments images by a network that was trained before, on others: labels mean the same in all of them."
 
@@ -267,33 +349,43 @@ class ReferenceSegmenter:
     ):
         self.cfg, self.net = cfg, net.eval()
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        image: Any,  # as for `rgb_image`
-    ) -> np.ndarray:  # (H, W) uint8 labels of the image's size
-        ready = prepare(image, self.cfg)
-        return finish_map(self.net(ready.x.to(next(self.net.parameters())))[0], ready, self.cfg)
+# %% ../../nbs/api/unsupervised/02_segmenter.ipynb #b151e191
+@patch
+@torch.no_grad()
+def __call__(
+    self: ReferenceSegmenter,
+    image: Any,  # as for `rgb_image`
+) -> np.ndarray:  # (H, W) uint8 labels of the image's size
+    ready = prepare(image, self.cfg)
+    return finish_map(self.net(ready.x.to(next(self.net.parameters())))[0], ready, self.cfg)
 
-    def many(self, images: Iterable) -> Iterator[tuple[int, np.ndarray]]:  # which image, and its (H, W) labels
-        "As `Segmenter.many`."
-        return ((i, self(image)) for i, image in enumerate(images))
 
-    def save(self, path: str | Path) -> None:  # .safetensors file
-        "Write network and settings."
-        write_tensors(Path(path), self.net.state_dict(), {"segmenter": self.cfg.model_dump()})
+@patch
+def many(
+    self: ReferenceSegmenter, images: Iterable
+) -> Iterator[tuple[int, np.ndarray]]:  # which image, and its (H, W) labels
+    "As `Segmenter.many`."
+    return ((i, self(image)) for i, image in enumerate(images))
 
-    @classmethod
-    def load(
-        cls,
-        path: str | Path,  # a file that `save` wrote
-        device: str = "auto",  # auto, cpu, cuda, ...
-    ) -> "ReferenceSegmenter":
-        "Read network and settings."
-        device = pick_device(device)
-        state, head = read_tensors(path, device)
-        if "segmenter" not in head: raise ValueError(f"{path} holds no segmenter: expected a file that `ReferenceSegmenter.save` wrote")
-        cfg = SegmentConfig(**head["segmenter"])
-        net = KanezakiNet(cfg.channels, cfg.blocks).to(device, state["conv1.weight"].dtype)
-        net.load_state_dict(state)
-        return cls(cfg, net)
+
+@patch
+def save(self: ReferenceSegmenter, path: str | Path) -> None:  # .safetensors file
+    "Write network and settings."
+    write_tensors(Path(path), self.net.state_dict(), {"segmenter": self.cfg.model_dump()})
+
+
+@patch(cls_method=True)
+def load(
+    cls: ReferenceSegmenter,
+    path: str | Path,  # a file that `save` wrote
+    device: str = "auto",  # auto, cpu, cuda, ...
+) -> "ReferenceSegmenter":
+    "Read network and settings."
+    device = pick_device(device)
+    state, head = read_tensors(path, device)
+    if "segmenter" not in head:
+        raise ValueError(f"{path} holds no segmenter: expected a file that `ReferenceSegmenter.save` wrote")
+    cfg = SegmentConfig(**head["segmenter"])
+    net = KanezakiNet(cfg.channels, cfg.blocks).to(device, state["conv1.weight"].dtype)
+    net.load_state_dict(state)
+    return cls(cfg, net)

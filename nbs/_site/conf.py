@@ -1,4 +1,5 @@
 """Sphinx's settings of the site. Nothing is loaded from another host: formulas become MathML, which browsers draw themselves, by docutils' own converter; search is Sphinx's."""
+
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 
@@ -12,8 +13,19 @@ highlight_language = "none"
 html_math_renderer = "mathml"
 html_theme, html_static_path, html_css_files = "pydata_sphinx_theme", ["static"], ["style.css"]
 html_show_sourcelink = html_copy_source = html_show_sphinx = False
-html_theme_options = dict(navbar_align="left", header_links_before_dropdown=8, show_prev_next=True, navigation_with_keys=False, secondary_sidebar_items=["page-toc"],
-                          navbar_persistent=["search-button"], footer_start=["copyright"], footer_end=[], pygments_light_style="tango", show_nav_level=1, show_toc_level=2)
+html_theme_options = dict(
+    navbar_align="left",
+    header_links_before_dropdown=8,
+    show_prev_next=True,
+    navigation_with_keys=False,
+    secondary_sidebar_items=["page-toc"],
+    navbar_persistent=["search-button"],
+    footer_start=["copyright"],
+    footer_end=[],
+    pygments_light_style="tango",
+    show_nav_level=1,
+    show_toc_level=2,
+)
 html_sidebars = {"index": []}
 copyright = "2026 onwards, The adaptseg authors. Apache-2.0"
 
