@@ -36,7 +36,7 @@ from .unsupervised.folder import SegmentJob, check_folder, find_images, segment_
 
 # %% ../nbs/api/03_cli.ipynb #e3690dc2
 def train_command(parameters: dict) -> Run:
-    "`adaptseg train`: check the values, then run nbs/train.ipynb into its run folder; several processes train without a notebook."
+    "`adaptseg train`: run nbs/train.ipynb into its run folder; several processes train without a notebook."
     if launched():
         return train_together(parameters)
     cfg = make_config(**given(parameters))
@@ -169,7 +169,8 @@ def sweep_command(args: argparse.Namespace) -> None:
     table = sweep.run(args.workers, args.scheduler, LiveTable())
     scores = sweep.folder / "table.md"
     print(
-        f"\n{table.to_string(index=False, justify='left')}\n\n{scores.read_text() if scores.is_file() else ''}\nin {sweep.folder}: sweep.csv, table.md, sweep.log, logs"
+        f"\n{table.to_string(index=False, justify='left')}\n\n{scores.read_text() if scores.is_file() else ''}\n"
+        f"in {sweep.folder}: sweep.csv, table.md, sweep.log, logs"
     )
     stop_on_failed_rows(table)
 

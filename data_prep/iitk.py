@@ -17,9 +17,10 @@ from adaptseg.reports.video import change, is_video, read_frames
 from data_prep.prepare import Recipe, run
 
 OFFERED = """
-IITK: 6,224 frames of five surveillance cameras on a campus (1,079, 2,255, 1,000, 810 and 1,080 of cameras 1 to 5). They are not public; the
-authors of the report have them. Any fixed cameras of your own can take their place: give one video or one folder of frames for each camera,
-in order. Faces and number plates can be recognised on such pictures: you need the consent, or the law, that allows you to use them.
+IITK: 6,224 frames of five surveillance cameras on a campus (1,079, 2,255, 1,000, 810 and 1,080 of cameras 1 to 5).
+They are not public; the authors of the report have them. Any fixed cameras of your own can take their place: give one
+video or one folder of frames for each camera, in order. Faces and number plates can be recognised on such pictures:
+you need the consent, or the law, that allows you to use them.
 """
 
 

@@ -27,17 +27,15 @@ class Recipe:
 
     name: str  # of the dataset; its module and its card are called so
     offered: str  # where it is to be had and under which terms, for a person
-    place: Callable[[str], str | None] = (
-        nothing  # name in a source -> path in the dataset, or None for what is left out
-    )
+    # name in a source -> path in the dataset, or None for what is left out
+    place: Callable[[str], str | None] = nothing
     settle: Callable[[Path], None] = nothing  # finishes what was unpacked into a folder
     counted: bool = True  # is it an error if there are not as many images as officially offered?
     missing: Callable[[Report], str] = lambda report: ""  # which downloads the missing images would come from
     arguments: Callable[[argparse.ArgumentParser], None] = nothing  # further options
     fill: Callable | None = None  # (recipe, args, folder): in place of unpacking every source
-    domain: Callable[[argparse.Namespace], str] | None = (
-        None  # in place of the name: that of the dataset in `adaptseg.datasets.checking`
-    )
+    # in place of the name: that of the dataset in `adaptseg.datasets.checking`
+    domain: Callable[[argparse.Namespace], str] | None = None
 
 
 def parser(recipe: Recipe) -> argparse.ArgumentParser:

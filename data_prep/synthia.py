@@ -6,8 +6,8 @@ from data_prep.prepare import Recipe, run
 
 OFFERED = """
 SYNTHIA-RAND-CITYSCAPES (Ros et al., CVPR 2016): 9,400 rendered images with label maps, about 20 GB.
-Offered at synthia-dataset.net as SYNTHIA_RAND_CITYSCAPES.rar, which you unpack yourself (unar, 7z x): give the folder then.
-Creative Commons BY-NC-SA 3.0: not for commercial use; read the terms there.
+Offered at synthia-dataset.net as SYNTHIA_RAND_CITYSCAPES.rar, which you unpack yourself (unar, 7z x): give the folder
+then. Creative Commons BY-NC-SA 3.0: not for commercial use; read the terms there.
 """
 
 

@@ -1,4 +1,6 @@
-"""The dashboards as an app in a real browser: click, type, draw, and see the picture change. Screenshots stay in the folder ADAPTSEG_SCREENSHOTS, or tests/screenshots."""
+"""The dashboards as an app in a real browser: click, type, draw, and see the picture change. Screenshots stay in the
+folder ADAPTSEG_SCREENSHOTS, or tests/screenshots.
+"""
 
 import base64
 import io
@@ -183,7 +185,9 @@ def run_all(page):
 
 
 def opened(browser, host, address, then=lambda page: None):
-    "A page with the dashboards; a message of the console that is an error fails the test, and so does a request to another host."
+    """A page with the dashboards; a message of the console that is an error fails the test, and so does a request to
+    another host.
+    """
     page, errors, asked = browser.new_page(viewport={"width": 1500, "height": 1600}), [], []
     page.on("console", lambda m: m.type == "error" and errors.append((m.location["url"], m.text)))
     page.on("pageerror", lambda e: errors.append((address, str(e))))
@@ -206,11 +210,12 @@ def pixels(picture):
 
 def content(picture):
     "The picture that the browser shows, wherever and however large."
-    data = picture.locator(
-        "img"
-    ).evaluate("""async img => { const c = document.createElement('canvas');
-        for (let src, shown = false; !shown;) { src = img.src; shown = await img.decode().then(() => true, e => { if (img.src === src) throw e; }); }  // replaced while it was decoded: the new one
-        [c.width, c.height] = [img.naturalWidth, img.naturalHeight]; c.getContext('2d').drawImage(img, 0, 0); return c.toDataURL('image/png').split(',')[1]; }""")
+    data = picture.locator("img").evaluate("""async img => { const c = document.createElement('canvas');
+        for (let src, shown = false; !shown;) {  // replaced while it was decoded: the new one
+          src = img.src; shown = await img.decode().then(() => true, e => { if (img.src === src) throw e; });
+        }
+        [c.width, c.height] = [img.naturalWidth, img.naturalHeight]; c.getContext('2d').drawImage(img, 0, 0);
+        return c.toDataURL('image/png').split(',')[1]; }""")
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
 
 

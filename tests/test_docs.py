@@ -1,4 +1,6 @@
-"""The documentation: the site builds without a warning and is whole, what it tells people to type is run, and every public name says what it takes and gives."""
+"""The documentation: the site builds without a warning and is whole, what it tells people to type is run, and every
+public name says what it takes and gives.
+"""
 
 import ast
 import functools

@@ -1,4 +1,4 @@
-"""Domains and splits: genuine layouts in small, every bad input at the door, and the real CamVid where it is at hand."""
+"""Domains and splits: genuine layouts in small, bad input at the door, and the real CamVid where it is at hand."""
 
 from pathlib import Path
 

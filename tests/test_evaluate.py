@@ -1,4 +1,6 @@
-"""Several looks at an image against a loop in float64, images scored one by one, the official scripts on what is written, and the notebook."""
+"""Several looks at an image against a loop in float64, images scored one by one, the official scripts on what is
+written, and the notebook.
+"""
 
 import json
 import shutil
@@ -123,8 +125,10 @@ import numpy as np
 from test_evaluate import Predictor, Toy, CITYSCAPES19
 def mib(what): return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(what)) / 1024
 net, image = Toy(32).requires_grad_(False), np.zeros((1024, 2048, 3), np.uint8)
-net.first = __import__("torch").nn.AvgPool2d(1); net.last = __import__("torch").nn.Conv2d(3, 19, 1).requires_grad_(False)
-look = lambda size: Predictor(net, CITYSCAPES19, size, flip=True, scales=(.75, 1, 1.25))(image[:2 * size[0], :2 * size[1]])
+from torch import nn
+net.first, net.last = nn.AvgPool2d(1), nn.Conv2d(3, 19, 1).requires_grad_(False)
+def look(size):
+    Predictor(net, CITYSCAPES19, size, flip=True, scales=(.75, 1, 1.25))(image[:2 * size[0], :2 * size[1]])
 look((64, 64)); before = mib("VmRSS"); look((512, 1024)); print(mib("VmHWM") - before)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The report's experiments as one command, on tiny sample domains: once, again, with a run removed, with data missing."""
+"""The report's experiments as one command, on tiny domains: once, again, with a run removed, with data missing."""
 
 import shutil
 import subprocess

@@ -1,4 +1,6 @@
-"""The reference configuration must fit an ordinary machine, and the planner must be right; minutes long, so both are run by `make slow`."""
+"""The reference configuration must fit an ordinary machine, and the planner must be right; minutes long, so both are
+run by `make slow`.
+"""
 
 import json
 import subprocess
@@ -30,7 +32,9 @@ print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
 
 
 def peak(mode):
-    "Peak memory in GB of one step of ResNet-101, two levels, batch 1, 1280x720 and 1024x512, fp32 on the CPU, PyTorch included."
+    """Peak memory in GB of one step of ResNet-101, two levels, batch 1, 1280x720 and 1024x512, fp32 on the CPU, PyTorch
+    included.
+    """
     done = subprocess.run([sys.executable, "-c", STEP, mode], capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-2000:]
     return float(done.stdout.split("peak")[-1])
@@ -54,7 +58,8 @@ from adaptseg.training.trainer import prepare
 
 def kept(what): return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what)) * 1024
 
-cfg = make_config(sys.argv[1], source="gta5", target="cityscapes", out=sys.argv[3], init="scratch", steps=3, workers=0, **json.loads(sys.argv[2]))
+cfg = make_config(sys.argv[1], source="gta5", target="cityscapes", out=sys.argv[3], init="scratch",
+                  steps=3, workers=0, **json.loads(sys.argv[2]))
 expected = expected_bytes(cfg)
 gc.collect()
 before = kept("VmRSS")
@@ -107,7 +112,9 @@ CONFIGURATIONS = [
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc to read a process's memory from")
 @pytest.mark.parametrize("preset, values", CONFIGURATIONS, ids=["resnet101", "resnet50", "camvid", "adabn", "vgg16"])
 def test_planner_expects_what_training_takes(preset, values, tmp_path):
-    "The most memory of a process that trains, on top of what it had, against the planner's word; none of these had a part in its allowance."
+    """The most memory of a process that trains, on top of what it had, against the planner's word; none of these had a
+    part in its allowance.
+    """
     done = subprocess.run(
         [sys.executable, "-c", TRAINING, preset, json.dumps(values), tmp_path],
         capture_output=True,

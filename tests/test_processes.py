@@ -1,4 +1,6 @@
-"""One run over several processes is that run: two times one image equal one time two, resume works with any number of them, one of them writes."""
+"""One run over several processes is that run: two times one image equal one time two, resume works with any number of
+them, one of them writes.
+"""
 
 import json
 import os
@@ -105,7 +107,7 @@ def test_two_processes_equal_one(both, kind):
 
 
 def test_batch_norms_that_do_not_share_a_batch(tmp_path):
-    "After a step the stem's running mean is that of the first process's images, or the mean of what either process has."
+    """After a step the stem's running mean is that of the first process's images, or the mean of both processes'."""
     finished(call(*TWO, "tests/together.py", "train", tmp_path, "average,off", 1))
     torch.manual_seed(0)
     stem = DeepLabV2(BasicBlock, (1, 1, 1, 1), together.CLASSES, levels=2, width=8, bn_affine=True).double().conv1

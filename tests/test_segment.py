@@ -1,4 +1,6 @@
-"""Segmentation without labels: scores against loops, batches against single images, files of every kind, notebook and command."""
+"""Segmentation without labels: scores against loops, batches against single images, files of every kind, notebook and
+command.
+"""
 
 import json
 import subprocess

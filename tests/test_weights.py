@@ -1,4 +1,6 @@
-"""Weight files of every kind, made here from the names and shapes that the kinds are known by; what is no weight file; and downloads."""
+"""Weight files of every kind, made here from the names and shapes that the kinds are known by; what is no weight file;
+and downloads.
+"""
 
 import hashlib
 import json
@@ -61,7 +63,9 @@ def filled(shapes, seed=0):
 
 
 def reference_forward(s, x, branches=2, stages=(1, 2, 3, 4)):
-    "The reference's network, written with functions from its state dict: stride on the first 1x1, stages 3 and 4 dilated, two branches summed."
+    """The reference's network, written with functions from its state dict: stride on the first 1x1, stages 3 and 4
+    dilated, two branches summed.
+    """
     conv = lambda x, name, **kw: F.conv2d(x, s[f"{name}.weight"], **kw)
     norm = lambda x, name: F.batch_norm(
         x, s[f"{name}.running_mean"], s[f"{name}.running_var"], s[f"{name}.weight"], s[f"{name}.bias"]
@@ -387,7 +391,9 @@ def test_real_file_of_full_size(tmp_path):
 
 @torch.no_grad()
 def test_torchvision_dilated_stages_agree():
-    "torchvision gives a dilated stage's first block the dilation before it; once that is changed, all four stages are the same."
+    """torchvision gives a dilated stage's first block the dilation before it; once that is changed, all four stages are
+    the same.
+    """
     theirs = get_model("resnet50", weights=None, replace_stride_with_dilation=[False, True, True]).eval()
     for block, d in ((theirs.layer3[0], (2, 2)), (theirs.layer4[0], (4, 4))):
         block.conv2.dilation = block.conv2.padding = d
@@ -485,7 +491,9 @@ SHA = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Moody(BaseHTTPRequestHandler):
-    "The address says how it answers: /good, /broken (stops half-way, once), /norange (the same, and cannot go on), /gone."
+    """The address says how it answers: /good, /broken (stops half-way, once), /norange (the same, and cannot go on),
+    /gone.
+    """
 
     def do_GET(self):
         manner, wanted = self.path.split("/")[1], self.headers.get("Range")

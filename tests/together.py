@@ -1,7 +1,8 @@
 """Several processes against one, in float64: started by torchrun or plainly, see test_processes.py.
 
     torchrun --nproc_per_node 2 tests/together.py train FOLDER KIND[,KIND...] EPOCHS
-    torchrun --nproc_per_node 2 tests/together.py adaptseg FOLDER ARGUMENTS    the command, in which only the first process may write below FOLDER
+    torchrun --nproc_per_node 2 tests/together.py adaptseg FOLDER ARGUMENTS    the command, in which only the first
+process may write below FOLDER
 
 A kind's run goes on from its checkpoint in FOLDER; weights and losses end up in FOLDER/KIND/state.pt.
 """

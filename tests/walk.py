@@ -1,4 +1,6 @@
-"""Pictures of all dashboards for nbs/tutorials/dashboards.ipynb, taken in a browser: `make demo`, then `python tests/walk.py`. Needs chromium."""
+"""Pictures of all dashboards for nbs/tutorials/dashboards.ipynb, taken in a browser: `make demo`, then `python
+tests/walk.py`. Needs chromium.
+"""
 
 import subprocess
 import tempfile

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from fastcore.basics import patch
 
 from ..base.files import atomic_write
 from ..base.notebooks import NotebookFailed, given, run_notebook
@@ -33,7 +34,6 @@ from ..runs.config import Config, as_parameters, make_config
 from ..runs.folder import Run, differences, run_path
 from ..streets.samples import dataset_root
 from ..unsupervised.folder import find_images, open_folder, segment_files, segment_job
-from fastcore.basics import patch
 
 # %% ../../nbs/api/cluster/01_sweep.ipynb #6479d738
 def sweep_rows(
@@ -266,7 +266,7 @@ def _work(self: Sweep, client, show, every):
 
 @patch
 def _again(self: Sweep, i):
-    "Dask gives up a task after its worker died four times, and with it those that waited there; what got on, or never began, is worth another try."
+    "Dask gives up a task whose worker died four times, and those that waited there; some are worth another try."
     if not claim_file(self.paths[i]).is_file():
         return True
     step, (before, times) = last_step(self.paths[i]), self.deaths.get(i, (None, 0))

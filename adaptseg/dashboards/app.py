@@ -60,7 +60,8 @@ def dashboard(
 # %% ../../nbs/api/dashboards/10_app.ipynb #3bd369a5
 PAGE = """{%- extends "voila/templates/lab/index.html.j2" -%}
 # without the icons that Voila's own takes from a public host
-{%- block notebook_css -%}{{ resources.include_js("static/voila-style.js") }}{{ spinner.css() }}{{ super.super() }}{%- endblock -%}"""
+{%- block notebook_css -%}{{ resources.include_js("static/voila-style.js") }}
+{{ spinner.css() }}{{ super.super() }}{%- endblock -%}"""
 
 
 def served_notebook(

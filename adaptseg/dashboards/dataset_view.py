@@ -13,6 +13,7 @@ from html import escape
 
 import ipywidgets as W
 import numpy as np
+from fastcore.basics import patch
 from matplotlib.figure import Figure
 
 from ..base.files import atomic_write
@@ -27,7 +28,6 @@ from ..datasets.splits import Split
 from ..evaluation.figures import paint_classes
 from ..evaluation.predict import image_names
 from ..reports.dataset import class_frequencies, frequency_figure
-from fastcore.basics import patch
 
 # %% ../../nbs/api/dashboards/07_dataset_view.ipynb #996edb29
 COUNTED = 200  # label maps that frequencies are counted from, where no manifest has counted all

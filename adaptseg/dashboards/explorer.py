@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 
 from ..base.paths import resolve
 from .looks import Look, confidence_map, is_known, look, outlined, small_image, small_truth
@@ -27,7 +28,6 @@ from ..evaluation.metrics import scores
 from ..evaluation.predict import Predictor, image_miou, image_names
 from ..runs.folder import Run, find_runs
 from ..streets.samples import SAMPLE_DOMAINS, dataset_root
-from fastcore.basics import patch
 
 # %% ../../nbs/api/dashboards/02_explorer.ipynb #50592db6
 FIELDS = ("source", "target", "method", "seed")  # by which runs are told apart

@@ -13,12 +13,12 @@ from threading import Event, RLock, Thread
 
 import ipywidgets as W
 import pandas as pd
+from fastcore.basics import patch
 
 from ..base.paths import resolve
 from .explorer import FIELDS, Explorer
 from .picture_view import PictureView, button, told
 from ..datasets.labels import IGNORE
-from fastcore.basics import patch
 
 # %% ../../nbs/api/dashboards/03_explorer_view.ipynb #04071d91
 KEYS = {
@@ -43,7 +43,8 @@ def score_html(table: pd.DataFrame) -> str:  # as `Explorer.image_table` gives i
     rows = "".join(
         f"<tr><td>{escape(name)}</td>{''.join(map(cell, row))}</tr>" for name, row in zip(table.index, table.to_numpy())
     )
-    return f"<table style='line-height:1.3'><tr><th></th>{head}</tr><tr><td>IoU</td>{'<td style=text-align:right>here</td><td style=text-align:right>split</td>' * len(runs)}</tr>{rows}</table>"
+    where = "<td style=text-align:right>here</td><td style=text-align:right>split</td>" * len(runs)
+    return f"<table style='line-height:1.3'><tr><th></th>{head}</tr><tr><td>IoU</td>{where}</tr>{rows}</table>"
 
 
 def renew(

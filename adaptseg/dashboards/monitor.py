@@ -15,6 +15,7 @@ from threading import Event, Thread
 import ipywidgets as W
 import numpy as np
 from fastai.callback.core import Callback
+from fastcore.basics import patch
 from IPython.display import display
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -28,7 +29,6 @@ from ..networks.losses import HEALTHY
 from ..runs.folder import Run, find_runs
 from ..training.health import discriminator_problems
 from ..training.history import clock
-from fastcore.basics import patch
 
 # %% ../../nbs/api/dashboards/04_monitor.ipynb #ce16862a
 class Monitor:

@@ -11,6 +11,7 @@ from threading import Event, Thread
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 
 from ..base.paths import resolve
 from .explorer import run_table
@@ -23,7 +24,6 @@ from ..reports.filming import counted_classes, film, film_length, objects_chart
 from ..reports.video import Frames, is_video
 from ..streets.samples import dataset_root
 from ..unsupervised.images import resize_image, working_size
-from fastcore.basics import patch
 
 # %% ../../nbs/api/dashboards/08_player.ipynb #474a669e
 def film_sources(

@@ -11,11 +11,11 @@ from threading import Event, RLock, Thread
 from time import perf_counter
 
 import ipywidgets as W
+from fastcore.basics import patch
 
 from .explorer_view import renew
 from .picture_view import PictureView, button, told
 from .player import Player
-from fastcore.basics import patch
 
 # %% ../../nbs/api/dashboards/09_player_view.ipynb #3b8ecaec
 class PlayerView(W.VBox):

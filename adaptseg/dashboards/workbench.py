@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 import numpy as np
+from fastcore.basics import patch
 from PIL import Image, ImageDraw
 
 from ..base.files import atomic_write, write_json
@@ -25,7 +26,6 @@ from ..unsupervised.images import resize_image, resize_map, rgb_image, working_s
 from ..unsupervised.kanezaki import Iteration
 from ..unsupervised.scores import connected
 from ..unsupervised.segmenter import SegmentConfig, Segmenter, segment_config
-from fastcore.basics import patch
 
 # %% ../../nbs/api/dashboards/05_workbench.ipynb #a412e007
 class Stopped(Exception):

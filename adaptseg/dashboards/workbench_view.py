@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Thread
 
 import ipywidgets as W
+from fastcore.basics import patch
 from matplotlib import rc_context
 
 from .explorer_view import renew
@@ -22,7 +23,6 @@ from .workbench import Workbench
 from ..datasets.labels import IGNORE
 from ..evaluation.figures import STYLE, new_figure
 from ..unsupervised.folder import segment_colours
-from fastcore.basics import patch
 
 # %% ../../nbs/api/dashboards/06_workbench_view.ipynb #7b219320
 def progress_png(

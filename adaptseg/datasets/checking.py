@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from fastcore.basics import patch
 
 from ..base.files import atomic_write
 from ..base.parallel import parallel_map
+from .annotators import read_truths
 from .domains import DOMAINS, Domain, Files, get_domain
 from .labels import read_image, read_label
-from .annotators import read_truths
 from .splits import MANIFEST, Packed, Row, manifest_fingerprint, read_manifest, tolerated
-from fastcore.basics import patch
 
 # %% ../../nbs/api/datasets/05_checking.ipynb #61ce83dc
 OFFICIAL = {  # images of each split, or of all of them together

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Callable
 
+from fastcore.basics import patch
+
 from adaptseg.datasets.labels import (
     CAMVID11,
     CAMVID_IDS,
@@ -27,7 +29,6 @@ from adaptseg.datasets.labels import (
     class_set,
 )
 from .splits import MANIFEST, Split, check_split, pair_items, place, read_manifest
-from fastcore.basics import patch
 
 # %% ../../nbs/api/datasets/02_domains.ipynb #f32a3ceb
 @dataclass(frozen=True)
@@ -257,47 +258,17 @@ _CAMVID = ("CamVid", "{split}/NAME.png or .jpg, {split}annot/NAME.png", CAMVID_I
 _ALL3 = ("train", "val", "test")
 
 # %% ../../nbs/api/datasets/02_domains.ipynb #b31bf570
-DOMAINS = {
-    name: Domain(name, Path(folder), *rest)
-    for name, folder, *rest in (
-        (
-            "gta5",
-            "GTA5",
-            "images/00001.png, labels/00001.png, and val.txt for a val split",
-            CITYSCAPES_IDS,
-            CITYSCAPES19,
-            partial(_find_flat, images="images", maps="labels"),
-        ),
-        (
-            "synthia",
-            "SYNTHIA",
-            "RGB/0000000.png, GT/LABELS/0000000.png, and val.txt for a val split",
-            SYNTHIA_IDS,
-            SYNTHIA16,
-            partial(_find_flat, images="RGB", maps="GT/LABELS"),
-        ),
-        (
-            "cityscapes",
-            "Cityscapes",
-            "leftImg8bit/{split}/CITY/NAME_leftImg8bit.png, gtFine/{split}/CITY/NAME_gtFine_labelIds.png",
-            CITYSCAPES_IDS,
-            CITYSCAPES19,
-            _find_cityscapes,
-            _ALL3,
-        ),
-        (
-            "iitk",
-            "IITK",
-            "leftImg8bit/{split}/camera1..5/JPEGImages/00314.jpg",
-            CITYSCAPES_IDS,
-            CITYSCAPES19,
-            _find_iitk,
-        ),
-        ("camvid", *_CAMVID, _find_camvid, _ALL3),
-        ("camvid_day", *_CAMVID, partial(_find_camvid, dusk=False), _ALL3),
-        ("camvid_dusk", *_CAMVID, partial(_find_camvid, dusk=True), _ALL3),
-    )
-}
+# fmt: off
+DOMAINS = {name: Domain(name, Path(folder), *rest) for name, folder, *rest in (("gta5", "GTA5",
+    "images/00001.png, labels/00001.png, and val.txt for a val split", CITYSCAPES_IDS, CITYSCAPES19,
+    partial(_find_flat, images="images", maps="labels")), ("synthia", "SYNTHIA",
+    "RGB/0000000.png, GT/LABELS/0000000.png, and val.txt for a val split", SYNTHIA_IDS, SYNTHIA16,
+    partial(_find_flat, images="RGB", maps="GT/LABELS")), ("cityscapes", "Cityscapes",
+    "leftImg8bit/{split}/CITY/NAME_leftImg8bit.png, gtFine/{split}/CITY/NAME_gtFine_labelIds.png", CITYSCAPES_IDS,
+    CITYSCAPES19, _find_cityscapes, _ALL3), ("iitk", "IITK", "leftImg8bit/{split}/camera1..5/JPEGImages/00314.jpg",
+    CITYSCAPES_IDS, CITYSCAPES19, _find_iitk), ("camvid", *_CAMVID, _find_camvid, _ALL3), ("camvid_day", *_CAMVID,
+    partial(_find_camvid, dusk=False), _ALL3), ("camvid_dusk", *_CAMVID, partial(_find_camvid, dusk=True), _ALL3))}
+# fmt: on
 
 # %% ../../nbs/api/datasets/02_domains.ipynb #e7840a63
 def domain_names() -> tuple:

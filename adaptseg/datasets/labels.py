@@ -14,8 +14,8 @@ from struct import error as struct_error
 
 import av
 import numpy as np
-from PIL import Image
 from fastcore.basics import patch
+from PIL import Image
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #2fb1cbd5
 IGNORE = 255  # the train id of a pixel that no loss and no score counts
@@ -106,51 +106,13 @@ def take_classes(
     return ClassSet(name, tuple(names), tuple(classes.colours[i] for i in ids), groups)
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #0dd39151
-CITYSCAPES19 = ClassSet(
-    "cityscapes19",
-    (
-        "road",
-        "sidewalk",
-        "building",
-        "wall",
-        "fence",
-        "pole",
-        "traffic light",
-        "traffic sign",
-        "vegetation",
-        "terrain",
-        "sky",
-        "person",
-        "rider",
-        "car",
-        "truck",
-        "bus",
-        "train",
-        "motorcycle",
-        "bicycle",
-    ),
-    (
-        (128, 64, 128),
-        (244, 35, 232),
-        (70, 70, 70),
-        (102, 102, 156),
-        (190, 153, 153),
-        (153, 153, 153),
-        (250, 170, 30),
-        (220, 220, 0),
-        (107, 142, 35),
-        (152, 251, 152),
-        (70, 130, 180),
-        (220, 20, 60),
-        (255, 0, 0),
-        (0, 0, 142),
-        (0, 0, 70),
-        (0, 60, 100),
-        (0, 80, 100),
-        (0, 0, 230),
-        (119, 11, 32),
-    ),
-)
+# fmt: off
+CITYSCAPES19 = ClassSet("cityscapes19", ("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light",
+    "traffic sign", "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle",
+    "bicycle"), ((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153),
+    (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0,
+    0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)))
+# fmt: on
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #cd672fda
 SYNTHIA16 = take_classes(CITYSCAPES19, "synthia16", (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from fastai.data.load import DataLoader
 from fastai.torch_core import to_detach
+from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
@@ -19,7 +20,6 @@ from torchvision.transforms import v2
 
 from .labels import IGNORE, read_image
 from .splits import Item, Split, load_label
-from fastcore.basics import patch
 
 # %% ../../nbs/api/datasets/03_loading.ipynb #4b4ee56c
 CAFFE_BGR_MEAN = (104.00698793, 116.66876762, 122.67891434)
@@ -134,7 +134,7 @@ def draw_order(
 
 # %% ../../nbs/api/datasets/03_loading.ipynb #0b1f752a
 class DrawDataset:
-    "The endless stream of a split's images: `dataset[draw]` is a preprocessed, augmented `(image,)` or `(image, label)`."
+    "The endless stream of a split: `dataset[draw]` is a preprocessed, augmented `(image,)` or `(image, label)`."
 
     def __init__(
         self,

@@ -19,9 +19,9 @@ from typing import NamedTuple
 from warnings import warn
 
 import numpy as np
+from fastcore.basics import patch
 
 from .labels import IGNORE, ClassSet, IdTable, image_size, read_image, read_label
-from fastcore.basics import patch
 
 # %% ../../nbs/api/datasets/01_splits.ipynb #9431b9a3
 MANIFEST = "manifest.csv"
@@ -330,7 +330,7 @@ def check_split(
 
 # %% ../../nbs/api/datasets/01_splits.ipynb #a0c72319
 def fingerprint(split: Split) -> str:
-    "12 hexadecimal digits that change with the names of a split's files, and with their contents (with a manifest) or sizes (without)."
+    "12 hexadecimal digits that change with the names of a split's files, and their contents (manifest) or sizes."
     digest = sha256(f"{split.name} {split.split}".encode())
     for member in split.members:
         if all(item.row is not None for item in member):

@@ -9,8 +9,8 @@ __all__ = ['RULES', 'entropy', 'neighbourhood_density', 'LabelFree']
 import math
 
 import torch
-from torch import Tensor
 from fastcore.basics import patch
+from torch import Tensor
 
 # %% ../../nbs/api/evaluation/01_label_free.ipynb #6aeeafa1
 RULES = {"entropy": -1, "information": 1, "density": 1, "agreement": 1}  # 1: the higher, the better

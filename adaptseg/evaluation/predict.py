@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 
@@ -27,7 +28,6 @@ from ..networks.deeplab import DeepLabV2
 from ..networks.losses import upsample
 from ..networks.weights import locate, open_network
 from ..runs.config import parse_size
-from fastcore.basics import patch
 
 # %% ../../nbs/api/evaluation/02_predict.ipynb #a1094cdf
 def predict_labels(
@@ -265,7 +265,7 @@ def evaluate(
 
 # %% ../../nbs/api/evaluation/02_predict.ipynb #56823a0f
 def image_names(split: Split) -> list[str]:
-    "A name for each image: its stem, or where two cameras or domains share stems, its path below what they have in common."
+    "A name for each image: its stem, or where two share one, its path below what they have in common."
     stems = [i.image.stem for i in split.items]
     if len(set(stems)) == len(stems):
         return stems
@@ -279,7 +279,7 @@ def save_prediction(
     pred: np.ndarray,  # (H, W) uint8 train ids
     classes: ClassSet,
 ) -> None:
-    "labels/NAME.png as ids (Cityscapes label ids where it has the classes, train ids otherwise), colour/NAME.png in colours."
+    "labels/NAME.png as ids (Cityscapes label ids where it has the classes, else train ids), and colour/NAME.png."
     ids = CITYSCAPES_IDS.decode(pred, classes) if set(classes.names) <= set(CITYSCAPES_IDS.ids.values()) else pred
     for kind, picture in (("labels", ids), ("colour", classes.colourise(pred))):
         (folder / kind).mkdir(parents=True, exist_ok=True)

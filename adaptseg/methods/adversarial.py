@@ -11,6 +11,7 @@ from contextlib import ExitStack, nullcontext
 import torch
 from fastai.callback.core import Callback
 from fastai.torch_core import to_device
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from ..base.checks import check_choice
@@ -19,7 +20,6 @@ from ..networks.deeplab import frozen_statistics, unmoved_statistics
 from ..networks.discriminator import Discriminator
 from ..networks.losses import GANS, SOURCE, adversarial_loss, discriminator_loss, upsample
 from ..networks.optimisers import discriminator_optimiser
-from fastcore.basics import patch
 
 # %% ../../nbs/api/methods/00_adversarial.ipynb #bba0c25c
 def probabilities(

@@ -11,12 +11,12 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..base.checks import check_choice
 from .winograd import WinogradConv2d
-from fastcore.basics import patch
 
 # %% ../../nbs/api/networks/01_deeplab.ipynb #7dc71192
 def conv_bn(
@@ -132,7 +132,7 @@ def unmoved_statistics(module: nn.Module):
 
 # %% ../../nbs/api/networks/01_deeplab.ipynb #ff974906
 def second_forward(module: nn.Module):
-    "A context for forwarding the same batch again later: batch norms in the mode that they are in now, statistics unmoved."
+    "A context for forwarding the same batch again later: batch norms in their present mode, statistics unmoved."
     was_frozen = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and not m.training]
 
     @contextmanager
@@ -180,14 +180,16 @@ class DeepLabV2(nn.Module):
         self.layer6 = ASPP(8 * width * block.expansion, n_classes, dilations, branches)
         self._init_weights(bn_affine)
 
-    def train(self, mode: bool = True):
-        "As `nn.Module.train`; frozen batch norms stay in evaluation mode."
-        super().train(mode)
-        if self.bn_stats == "frozen":
-            for m in self.modules():
-                if isinstance(m, nn.BatchNorm2d):
-                    m.training = False
-        return self
+# %% ../../nbs/api/networks/01_deeplab.ipynb #d4e4d3a9
+@patch
+def train(self: DeepLabV2, mode: bool = True):
+    "As `nn.Module.train`; frozen batch norms stay in evaluation mode."
+    nn.Module.train(self, mode)
+    if self.bn_stats == "frozen":
+        for m in self.modules():
+            if isinstance(m, nn.BatchNorm2d):
+                m.training = False
+    return self
 
 # %% ../../nbs/api/networks/01_deeplab.ipynb #47074008
 @patch

@@ -36,7 +36,7 @@ def segmentation_loss(
 
 
 class _CrossEntropy(torch.autograd.Function):
-    "The sum over labelled pixels; overwrites the logits with their log-softmax, and that with their gradient: there is one map of all classes."
+    "The sum over labelled pixels; in place: logits, then their log-softmax, then their gradient."
 
     BAND = 2**20  # numbers of the map that are copied at a time
 
@@ -58,7 +58,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 # %% ../../nbs/api/networks/04_losses.ipynb #6d76bb5e
 class SegmentationLoss(nn.Module):
-    "L_seg(conv5) + lambda_seg * L_seg(conv4) (Tsai et al. 2018, equation 5), with a count of batches that hold no labelled pixel."
+    "L_seg(conv5) + lambda_seg * L_seg(conv4) (Tsai et al. 2018, equation 5); counts batches without labelled pixels."
 
     def __init__(
         self,

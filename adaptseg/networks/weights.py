@@ -307,7 +307,7 @@ def load_weights(
     found: Diagnosis,
     classes: ClassSet,  # what the model's logits mean
 ) -> LoadReport:
-    "Fill a network from a file, as far as they are the same; a ValueError where they are not, and then nothing was changed."
+    "Fill a network from a file, as far as they agree; a ValueError where they do not, and nothing was changed."
     own = model.state_dict()
     _check_same(own, found)
     tensors, dropped, notes = dict(found.tensors), dict(found.dropped), []

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from fastcore.basics import patch
 
 # %% ../../nbs/api/networks/00_winograd.ipynb #7d91775d
 INPUT = [
@@ -176,7 +176,7 @@ def winograd(
     weight: Tensor,  # (O, C, 3, 3), of its dtype
     d: int = 1,  # dilation in pixels, and the padding
 ) -> Tensor:  # (N, O, H, W), channels last
-    "`F.conv2d(x, weight, padding=d, dilation=d)` by F(4x4, 3x3), and its gradients likewise (Lavin and Gray 2016, equation 8)."
+    "`F.conv2d(x, weight, padding=d, dilation=d)` by F(4x4, 3x3), gradients likewise (Lavin and Gray 2016, equation 8)."
     if weight.shape[1:] != (x.shape[1], 3, 3):
         raise ValueError(
             f"weight: expected (O, {x.shape[1]}, 3, 3) for x of {tuple(x.shape)}, found {tuple(weight.shape)}"
@@ -185,7 +185,7 @@ def winograd(
 
 # %% ../../nbs/api/networks/00_winograd.ipynb #258d3984
 class WinogradConv2d(nn.Conv2d):
-    "A padded 3x3 `nn.Conv2d` that takes Winograd's way on a processor in full precision, where that is the faster one (Lavin and Gray 2016)."
+    "A padded 3x3 `nn.Conv2d` that takes Winograd's way on a processor in full precision (Lavin and Gray 2016)."
 
     CHANNELS, TILES, PIXELS = (
         256,

@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..base.paths import resolve
+from ..datasets.domains import load_val
 from ..evaluation.gallery import show_predictions
 from ..evaluation.predict import Predictor
 from ..runs.config import checked
 from ..runs.folder import Run, find_runs
 from ..streets.samples import dataset_root
-from ..datasets.domains import load_val
 from ..unsupervised.folder import segment_colours
 from ..unsupervised.segmenter import Segmenter
 

@@ -56,9 +56,8 @@ class EvaluateJob(BaseModel):
     data_root: str | None = None  # folder of the datasets, the run's unless given; None: the sample domains
     size: Size | None = None  # network input, width x height; None: the network's own
     flip: bool = False  # average over the mirrored image too
-    scales: Annotated[str, AfterValidator(lambda t: parse_scales(t) and t)] = (
-        "1"  # of the input, to average over, such as 0.75,1,1.25
-    )
+    # of the input, to average over, such as 0.75,1,1.25
+    scales: Annotated[str, AfterValidator(lambda t: parse_scales(t) and t)] = "1"
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
     workers: Annotated[int, Field(ge=0)] = 0  # processes that load images

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..base.files import atomic_write
 from ..base.notebooks import NotebookFailed, run_notebook
 from ..base.paths import resolve
+from ..datasets.domains import load_val
 from ..evaluation.figures import save_figure
 from ..evaluation.predict import Predictor, evaluate
 from .compare import compare_runs
@@ -24,7 +25,6 @@ from .tables import SCORES, summary_table
 from ..runs.config import EXPERIMENTS, Config, checked, make_config
 from ..runs.folder import Run, check_free, differences, run_path
 from ..streets.samples import dataset_root
-from ..datasets.domains import load_val
 
 # %% ../../nbs/api/reports/04_experiments.ipynb #e324cf99
 FIRST = "gta5_cityscapes"
@@ -54,9 +54,8 @@ class ExperimentsJob(BaseModel):
     out: str = "runs/experiments"  # folder of the runs, the table and the figures
     seed: int = Field(0, ge=0)  # of every training
     only: str | None = None  # names of experiments, joined by commas; what they wait for is added
-    released: str = (
-        "adaptsegnet-gta5-multi"  # the adapted model that the report starts from: released name, weight file or run
-    )
+    # the adapted model that the report starts from: released name, weight file or run
+    released: str = "adaptsegnet-gta5-multi"
     start: str = "deeplab-resnet101-coco"  # of what does not start from it: released name, weight file, or imagenet
     images: int = Field(5, ge=1)  # rows of the figures
     steps: int | None = Field(None, ge=1)  # of every training; None: the preset's

@@ -121,18 +121,8 @@ PROFILES = dict(  # (y, z, half width) of the outline; glass between the corners
 )
 
 # %% ../../nbs/api/streets/00_meshes.ipynb #0a9eb3e2
-@lru_cache(None)
-def car(kind="sedan"):  # 'sedan', 'hatch' or 'suv'
-    "A car; paint slot 1 is its body"
-    p, b = PROFILES[kind], Builder("car")
-    for k, ((y0, z0, w0), (y1, z1, w1)) in enumerate(zip(p, p[1:])):
-        g = k in (3, 5)
-        b.face(
-            [(-w0, y0, z0), (w0, y0, z0), (w1, y1, z1), (-w1, y1, z1)],
-            slot=0 if g else 1,
-            rgb=(0.12, 0.15, 0.19) if g else (0.8, 0.8, 0.8) if k == 8 else (1, 1, 1),
-            mat="glass" if g else "flat",
-        )
+def _sides(b, p):
+    "Both flanks of a car of profile p, with their windows"
     for s in (1, -1):  # right, then left: the order of the corners turns round
         side = lambda pts, **kw: b.face(
             [(s * w, y, z) for y, z, w in (pts if s > 0 else pts[1::-1] + pts[:1:-1])], **kw
@@ -161,6 +151,21 @@ def car(kind="sedan"):  # 'sedan', 'hatch' or 'suv'
             mat="glass",
             rgb=(0.13, 0.16, 0.2),
         )
+
+# %% ../../nbs/api/streets/00_meshes.ipynb #669c3deb
+@lru_cache(None)
+def car(kind="sedan"):  # 'sedan', 'hatch' or 'suv'
+    "A car; paint slot 1 is its body"
+    p, b = PROFILES[kind], Builder("car")
+    for k, ((y0, z0, w0), (y1, z1, w1)) in enumerate(zip(p, p[1:])):
+        g = k in (3, 5)
+        b.face(
+            [(-w0, y0, z0), (w0, y0, z0), (w1, y1, z1), (-w1, y1, z1)],
+            slot=0 if g else 1,
+            rgb=(0.12, 0.15, 0.19) if g else (0.8, 0.8, 0.8) if k == 8 else (1, 1, 1),
+            mat="glass" if g else "flat",
+        )
+    _sides(b, p)
     return _wheels(_lamps(b, p[0][0] - 0.04, p[9][0] + 0.04, p[1][1], 0.85), p[0][2] + 0.03, 1.32, 0.34).mesh()
 
 # %% ../../nbs/api/streets/00_meshes.ipynb #b3478f98
@@ -236,10 +241,8 @@ def truck(kind="box"):  # 'box': a van body; 'tipper': an open load
     return _wheels(_lamps(b, -4.03, 4.03, 0.75, 1.15), 1.2, 2.7, 0.5).mesh()
 
 # %% ../../nbs/api/streets/00_meshes.ipynb #37ade9ac
-def _body(b, y=0.0, lift=0.0, stride=0.2, sit=False, arm=0.1):
-    "Legs (slot 2), arms and chest (slot 1), head (slot 3 is the skin) and hair"
-    at, hip = (0, y, lift), 0.45 if sit else 0.86
-    card = lambda pts, **kw: b.card(pts, at=at, mat="cloth", par=(0.25, 0), **kw)
+def _legs(card, hip, stride, sit):
+    "Two legs (slot 2) and shoes"
     for s in (-1, 1):
         f = s * stride + 0.02
         if sit:
@@ -256,6 +259,13 @@ def _body(b, y=0.0, lift=0.0, stride=0.2, sit=False, arm=0.1):
             else [(s * 0.1, -0.08), (s * 0.26, -0.08), (s * 0.26, 0.02), (s * 0.1, 0.02)],
             rgb=(0.12, 0.1, 0.1),
         )
+
+# %% ../../nbs/api/streets/00_meshes.ipynb #c52d19d8
+def _body(b, y=0.0, lift=0.0, stride=0.2, sit=False, arm=0.1):
+    "Legs, arms and chest (slot 1), head (slot 3 is the skin) and hair"
+    at, hip = (0, y, lift), 0.45 if sit else 0.86
+    card = lambda pts, **kw: b.card(pts, at=at, mat="cloth", par=(0.25, 0), **kw)
+    _legs(card, hip, stride, sit)
     card(
         [
             (-0.16, hip - 0.05),
@@ -305,23 +315,8 @@ def person(
     return b.mesh((0.22, 0.22, 0.0, 1.7))
 
 # %% ../../nbs/api/streets/00_meshes.ipynb #82b5cd56
-@lru_cache(None)
-def two_wheeler(
-    cls="bicycle",  # or 'motorcycle'
-    ridden=False,
-):  # with a rider on it?
-    "A bicycle or motorcycle, with or without its rider; paint slot 1"
-    m = cls == "motorcycle"
-    b, r, tyre, y = Builder(cls), 0.33, 0.08 if m else 0.035, 0.65 if m else 0.55
-    for yy in (-y, y):
-        spokes = ring(r, 10, yy, r)
-        b.face([(0, q, z) for q, z in spokes], rgb=(0.08, 0.08, 0.09) if m else (0.17, 0.17, 0.18), solid=False)
-        b.face([(0, q, z) for q, z in ring(r * 0.6, 8, yy, r)], rgb=(0.4, 0.4, 0.42), solid=False)
-        b.card(
-            [(-tyre, 0.05), (0, 0), (tyre, 0.05), (tyre, 2 * r - 0.05), (0, 2 * r), (-tyre, 2 * r - 0.05)],
-            at=(0, yy, 0),
-            rgb=(0.1, 0.1, 0.1),
-        )
+def _frame(b, m):
+    "The frame of a bicycle, or what a motorcycle (m) has in its place; paint slot 1"
     bar = lambda pts, **kw: b.face([(0, q, z) for q, z in pts], solid=False, slot=1, **kw)
     if m:
         b.box((-0.16, -0.75, 0.55), (0.16, 0.05, 0.82), slot=1).box((-0.18, 0, 0.45), (0.18, 0.5, 0.98), slot=1).box(
@@ -341,6 +336,41 @@ def two_wheeler(
             ((0.55, 0.33), (0.4, 1.0)),
         ):
             bar([p, (p[0] + 0.07, p[1]), (q[0] + 0.07, q[1]), q])
+
+
+def _rider(b, m):
+    "Who sits on it, with a helmet on a motorcycle (m)"
+    n = len(b.faces)
+    _body(b, -0.2, 0.5, sit=True, arm=0.06)
+    b.faces[n:] = [(p, bb, (LABEL["rider"], *i[1:]), c, q) for p, bb, i, c, q in b.faces[n:]]
+    if m:
+        b.card(
+            [(-0.15, 1.75), (0.15, 1.75), (0.15, 1.88), (0.08, 1.97), (-0.08, 1.97), (-0.15, 1.88)],
+            at=(0, -0.2, 0),
+            cls="rider",
+            slot=2,
+            rgb=(0.8, 0.8, 0.8),
+        )
+
+# %% ../../nbs/api/streets/00_meshes.ipynb #1a2a48b3
+@lru_cache(None)
+def two_wheeler(
+    cls="bicycle",  # or 'motorcycle'
+    ridden=False,
+):  # with a rider on it?
+    "A bicycle or motorcycle, with or without its rider; paint slot 1"
+    m = cls == "motorcycle"
+    b, r, tyre, y = Builder(cls), 0.33, 0.08 if m else 0.035, 0.65 if m else 0.55
+    for yy in (-y, y):
+        spokes = ring(r, 10, yy, r)
+        b.face([(0, q, z) for q, z in spokes], rgb=(0.08, 0.08, 0.09) if m else (0.17, 0.17, 0.18), solid=False)
+        b.face([(0, q, z) for q, z in ring(r * 0.6, 8, yy, r)], rgb=(0.4, 0.4, 0.42), solid=False)
+        b.card(
+            [(-tyre, 0.05), (0, 0), (tyre, 0.05), (tyre, 2 * r - 0.05), (0, 2 * r), (-tyre, 2 * r - 0.05)],
+            at=(0, yy, 0),
+            rgb=(0.1, 0.1, 0.1),
+        )
+    _frame(b, m)
     b.face(
         [(-0.34, 0.42, 1.0), (0.34, 0.42, 1.0), (0.34, 0.42, 1.08), (-0.34, 0.42, 1.08)],
         rgb=(0.12, 0.12, 0.12),
@@ -348,17 +378,7 @@ def two_wheeler(
     )
     b.card([(-0.12, 0.78), (0.12, 0.78), (0.12, 0.9), (-0.12, 0.9)], at=(0, -0.3, 0), rgb=(0.1, 0.1, 0.1))
     if ridden:
-        n = len(b.faces)
-        _body(b, -0.2, 0.5, sit=True, arm=0.06)
-        b.faces[n:] = [(p, bb, (LABEL["rider"], *i[1:]), c, q) for p, bb, i, c, q in b.faces[n:]]
-        if m:
-            b.card(
-                [(-0.15, 1.75), (0.15, 1.75), (0.15, 1.88), (0.08, 1.97), (-0.08, 1.97), (-0.15, 1.88)],
-                at=(0, -0.2, 0),
-                cls="rider",
-                slot=2,
-                rgb=(0.8, 0.8, 0.8),
-            )
+        _rider(b, m)
     return b.mesh((0.3, 0.9, 0.0, 1.7 if ridden else 0.9))
 
 # %% ../../nbs/api/streets/00_meshes.ipynb #bfacdcb1
@@ -366,6 +386,23 @@ def _blob(rng, r, n=13):
     return [(x * k, y * k) for (x, y), k in zip(ring(r, n), rng.uniform(0.8, 1.15, n))]
 
 # %% ../../nbs/api/streets/00_meshes.ipynb #21a7a002
+def _fronds(b, rng):
+    "The leaves of a palm of 8 metres"
+    for a in np.linspace(-0.5, np.pi + 0.5, 13) + rng.normal(0, 0.12, 13):
+        c, s, r = np.cos(a), np.sin(a), rng.uniform(2, 2.8)
+        b.card(
+            [
+                (0, 8),
+                (c * r * 0.5 - s * 0.3, 8.2 + s * r * 0.5 + c * 0.3 + 0.3),
+                (c * r, 8 + s * r - 0.9 * abs(c)),
+                (c * r * 0.5 + s * 0.2, 8 + s * r * 0.5 - c * 0.2),
+            ],
+            slot=1,
+            rgb=(rng.uniform(0.7, 1.1),) * 3,
+            par=(2.5, 0),
+        )
+
+# %% ../../nbs/api/streets/00_meshes.ipynb #9ca5eea5
 @lru_cache(None)
 def tree(
     kind="broad",  # 'broad', 'cone', 'palm', 'bush'
@@ -389,19 +426,7 @@ def tree(
         return b.mesh((0.8, 0.5, 0.0, 1.2))
     if kind == "palm":
         trunk(8, 0.22)
-        for a in np.linspace(-0.5, np.pi + 0.5, 13) + rng.normal(0, 0.12, 13):
-            c, s, r = np.cos(a), np.sin(a), rng.uniform(2, 2.8)
-            b.card(
-                [
-                    (0, 8),
-                    (c * r * 0.5 - s * 0.3, 8.2 + s * r * 0.5 + c * 0.3 + 0.3),
-                    (c * r, 8 + s * r - 0.9 * abs(c)),
-                    (c * r * 0.5 + s * 0.2, 8 + s * r * 0.5 - c * 0.2),
-                ],
-                slot=1,
-                rgb=(rng.uniform(0.7, 1.1),) * 3,
-                par=(2.5, 0),
-            )
+        _fronds(b, rng)
         return b.mesh((1.6, 1.6, 7.0, 9.0))
     trunk(4.2, 0.2)
     if kind == "cone":

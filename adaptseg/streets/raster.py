@@ -183,7 +183,7 @@ def paint_ids(f, cam, size):
 
 
 def locate(f, ids, rays):
-    "For pixels that see the faces `ids` (n,) along `rays` (n, 3): place u and v on the face and depth, each (n,), metres"
+    "For pixels that see faces `ids` (n,) along `rays` (n, 3): place u, v on the face and depth, each (n,), metres"
     x, y = rays[:, 0], rays[:, 1]  # the third is 1
     p = [np.take(row, ids) for row in f.plane.reshape(-1, 9).T.copy()]
     u, v, w = (p[i] * x + p[i + 1] * y + p[i + 2] for i in (0, 3, 6))
@@ -192,7 +192,7 @@ def locate(f, ids, rays):
 
 # %% ../../nbs/api/streets/03_raster.ipynb #5567eab9
 def shadow_hulls(things, sun, grow=1.0):
-    "(T, 12, 3) outlines on the ground, each corner of a hexagon twice; `sun` (2,) is the shift of a shadow for a metre of height"
+    "(T, 12, 3) outlines on the ground, each corner of a hexagon twice; `sun` (2,): shift of a shadow a metre of height"
     hx, hy, z0, z1 = np.array([t.mesh.foot for t in things], np.float32).T
     scale, pos, head = (np.array([getattr(t, a) for t in things], np.float32) for a in ("scale", "pos", "heading"))
     hx, hy, z0, z1 = hx * scale[:, 0] * grow, hy * scale[:, 1] * grow, z0 * scale[:, 2], z1 * scale[:, 2]

@@ -194,7 +194,7 @@ SAMPLE_DOMAINS = ("gta5", "cityscapes", "iitk")
 
 
 def dataset_root(data_root: str | None, domains: str) -> Path:
-    "The folder of the datasets, or None's: that of the sample domains (names joined by +), which are written on the first call."
+    "The folder of the datasets, or None's: that of the sample domains, which are written on the first call."
     if data_root:
         return resolve(data_root)
     for name in domains.split("+"):

@@ -110,6 +110,37 @@ def plant(
     )
 
 # %% ../../nbs/api/streets/04_scene.ipynb #91d406f5
+def _green(st, rng, s, y, w, curb, empty):
+    "Trees on a plot without a house, and bushes before one that stands back"
+    p, front, out = st.plan, st.facades[s > 0], []
+    if empty:
+        out += [
+            plant(
+                st,
+                rng,
+                curb + s * float(rng.uniform(3, 9)),
+                y + float(rng.uniform(0, w)),
+                pick(rng, p.kinds),
+                (0.8, 1.25),
+                0,
+            )
+            for _ in range(3)
+        ]
+    if empty or abs(front - curb) > 2.5:
+        out += [
+            plant(
+                st,
+                rng,
+                curb + s * float(rng.uniform(0.8, max(1.0, min(5, abs(front - curb) - 0.8)))),
+                y + float(rng.uniform(0, w)),
+                "bush",
+                (0.6, 1.2),
+            )
+            for _ in range(amount(rng, p.bushes * 0.3))
+        ]
+    return out
+
+# %% ../../nbs/api/streets/04_scene.ipynb #2490f77f
 def plots(st, rng, s):
     "All plots of one side"
     p, front, out = st.plan, st.facades[s > 0], []
@@ -127,31 +158,7 @@ def plots(st, rng, s):
             out.append(house(st, rng, s, y, w, float(rng.uniform(*p.height)), front))
         if (empty or abs(front - curb) > 1.5) and rng.random() < p.barrier:
             out += barriers(st, rng, s, y, w, curb)
-        if empty:
-            out += [
-                plant(
-                    st,
-                    rng,
-                    curb + s * float(rng.uniform(3, 9)),
-                    y + float(rng.uniform(0, w)),
-                    pick(rng, p.kinds),
-                    (0.8, 1.25),
-                    0,
-                )
-                for _ in range(3)
-            ]
-        if empty or abs(front - curb) > 2.5:
-            out += [
-                plant(
-                    st,
-                    rng,
-                    curb + s * float(rng.uniform(0.8, max(1.0, min(5, abs(front - curb) - 0.8)))),
-                    y + float(rng.uniform(0, w)),
-                    "bush",
-                    (0.6, 1.2),
-                )
-                for _ in range(amount(rng, p.bushes * 0.3))
-            ]
+        out += _green(st, rng, s, y, w, curb, empty)
         y += w + (0 if rng.random() < 0.7 else float(rng.uniform(1, 4)))
     return out
 
@@ -184,6 +191,24 @@ def spots(st, rng, mean, y0=5.0, y1=85.0):
     return [(pick(rng, (-1, 1)), y) for y in ys if not (st.cross and st.cross[0] - 3 < y < st.cross[1] + 3)]
 
 # %% ../../nbs/api/streets/04_scene.ipynb #d1398f05
+def _at_rest(st, rng, add):
+    "Benches, and bicycles and motorcycles that nobody rides"
+    p = st.plan
+    for s, y in spots(st, rng, p.benches, 8, 40):
+        add(M.bench(), s, y, 1.7, s * np.pi / 2, ((0.4, 0.3, 0.2),) * 3)
+    for s, y in spots(st, rng, p.stands * 0.6, 6, 40):
+        kind = pick(rng, ("bicycle", "bicycle", "motorcycle"))
+        for i in range(int(rng.integers(1, 4))):
+            add(
+                M.two_wheeler(kind),
+                s,
+                y + 0.8 * i,
+                1.2,
+                s * np.pi / 2 + float(rng.normal(0.3, 0.2)),
+                (tint(rng, pick(rng, p.bodies + p.clothes), 0.2),) * 3,
+            )
+
+# %% ../../nbs/api/streets/04_scene.ipynb #86d8656f
 def furniture(st, rng):
     "What stands on the pavements"
     p, out, grey = st.plan, [], tint(rng, (0.4, 0.41, 0.4), 0.08)
@@ -217,19 +242,7 @@ def furniture(st, rng):
         for s in (-1, 1):
             add(M.traffic_light(bool(rng.random() < 0.4), ph), s, y0 - 1.2, 0.5, turn(s), None, 1.1)
         add(M.traffic_light(False, 2 - ph), p.keep, y1 + 1.2, 0.5)
-    for s, y in spots(st, rng, p.benches, 8, 40):
-        add(M.bench(), s, y, 1.7, s * np.pi / 2, ((0.4, 0.3, 0.2),) * 3)
-    for s, y in spots(st, rng, p.stands * 0.6, 6, 40):
-        kind = pick(rng, ("bicycle", "bicycle", "motorcycle"))
-        for i in range(int(rng.integers(1, 4))):
-            add(
-                M.two_wheeler(kind),
-                s,
-                y + 0.8 * i,
-                1.2,
-                s * np.pi / 2 + float(rng.normal(0.3, 0.2)),
-                (tint(rng, pick(rng, p.bodies + p.clothes), 0.2),) * 3,
-            )
+    _at_rest(st, rng, add)
     return out
 
 # %% ../../nbs/api/streets/04_scene.ipynb #1f70dc69

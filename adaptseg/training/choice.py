@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastai.callback.core import Callback
+from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 
@@ -25,7 +26,6 @@ from ..evaluation.label_free import RULES, LabelFree
 from ..networks.losses import upsample
 from ..networks.saving import save_network
 from ..runs.config import Config, parse_size
-from fastcore.basics import patch
 
 # %% ../../nbs/api/training/02_choice.ipynb #3c7ce704
 BEST = "best (target labels)"

@@ -9,12 +9,12 @@ __all__ = ['label_weight', 'SharedBatchNorm2d', 'Processes']
 import torch
 import torch.distributed as dist
 from fastai.callback.core import Callback
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from ..base.distributed import all_gather, average_, from_main_, world
 from ..datasets.labels import IGNORE
 from ..runs.config import BN_SYNC
-from fastcore.basics import patch
 
 # %% ../../nbs/api/training/00_distributed.ipynb #1f30ad39
 def label_weight(

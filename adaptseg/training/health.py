@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 from fastai.callback.core import Callback
+from fastcore.basics import patch
 
 from ..base.distributed import is_main
 from ..base.files import write_json
 from ..networks.losses import CHANCE, HEALTHY
 from ..networks.optimisers import all_optimisers
 from ..runs.config import Config
-from fastcore.basics import patch
 
 # %% ../../nbs/api/training/03_health.ipynb #31f2303d
 WINDOW = 10  # rows of the history that a mean is taken over

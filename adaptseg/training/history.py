@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from fastai.callback.core import Callback
+from fastcore.basics import patch
 
 from ..base.distributed import all_gather, is_main
 from ..base.files import atomic_write
@@ -19,7 +20,6 @@ from ..evaluation.label_free import RULES
 from ..methods.adversarial import TargetCallback
 from ..networks.optimisers import all_optimisers, train_step
 from ..runs.config import Config
-from fastcore.basics import patch
 
 # %% ../../nbs/api/training/01_history.ipynb #a31d0dd7
 COLUMNS = (

@@ -192,7 +192,7 @@ def allowed_bytes(
     groups: str = "/proc/self/cgroup",  # file that names this process's control groups
     top: str = "/sys/fs/cgroup",  # where these are
 ) -> list[int]:  # bytes
-    "What every control group that sets a limit, as SLURM and containers do, has left, without what the kernel can drop."
+    "What every control group that sets a limit has left (SLURM, containers), without what the kernel can drop."
     left = []
     for line in Path(groups).read_text().splitlines() if Path(groups).is_file() else ():
         _, kinds, own = line.split(":", 2)

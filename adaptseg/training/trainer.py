@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RunData', 'load_data', 'input_size', 'initial_weights', 'settle', 'make_network', 'SourceEpoch', 'SkipValidation',
-           'make_learner', 'share_of_batch', 'make_method', 'StopAt', 'fit', 'prepare', 'open_run', 'save_trained',
-           'facts', 'run_learner', 'tensorboard', 'train', 'describe', 'finish']
+           'step_callbacks', 'make_learner', 'share_of_batch', 'make_method', 'StopAt', 'fit', 'prepare', 'open_run',
+           'save_trained', 'facts', 'run_learner', 'tensorboard', 'train', 'describe', 'finish']
 
 # %% ../../nbs/api/training/05_trainer.ipynb #2cc2ea9a
 import warnings
@@ -150,6 +150,20 @@ class SkipValidation(Callback):
         raise CancelValidException
 
 # %% ../../nbs/api/training/05_trainer.ipynb #003c2a5f
+def step_callbacks(cfg: Config) -> list[Callback]:
+    "What makes a Learner's steps those of a configuration: epochs, schedule, end, accumulation, several processes."
+    cbs = [
+        SourceEpoch(),
+        PolySchedule(cfg.poly_steps, cfg.power, cfg.accumulate),
+        StopAt(cfg.steps * cfg.accumulate),
+    ]
+    if cfg.accumulate > 1:
+        cbs.append(GradientAccumulation(cfg.accumulate * share_of_batch(cfg)))
+    if world() > 1:
+        cbs.append(Processes(cfg.bn_sync))
+    return cbs
+
+# %% ../../nbs/api/training/05_trainer.ipynb #01d1c9ba
 def make_learner(
     cfg: Config,
     data: RunData,
@@ -169,16 +183,7 @@ def make_learner(
         dataset = DrawDataset(split, parse_size(size), cfg.preprocessing, augment, 2 * cfg.seed + (not labels), labels)
         return DrawLoader(dataset, share, steps, rank(), world(), **loaders)
 
-    cbs = [
-        SourceEpoch(),
-        PolySchedule(cfg.poly_steps, cfg.power, cfg.accumulate),
-        StopAt(cfg.steps * cfg.accumulate),
-        *cbs,
-    ]
-    if cfg.accumulate > 1:
-        cbs.append(GradientAccumulation(cfg.accumulate * share))
-    if world() > 1:
-        cbs.append(Processes(cfg.bn_sync))
+    cbs = [*step_callbacks(cfg), *cbs]
     if cfg.method != "source_only":
         cbs.append(make_method(cfg, stream(data.target, cfg.target_size, False), model))
     val = (

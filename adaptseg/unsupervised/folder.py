@@ -23,8 +23,8 @@ from skimage.segmentation import mark_boundaries
 
 from ..base.files import atomic_write, write_json
 from ..base.paths import resolve
-from ..datasets.domains import load_split
 from ..datasets.annotators import read_truths
+from ..datasets.domains import load_split
 from ..datasets.splits import load_label
 from ..evaluation.figures import contact_sheet, save_figure
 from ..evaluation.predict import image_names
@@ -42,9 +42,8 @@ class SegmentJob(SegmentConfig):
     split: str = "val"  # of a domain or bsds500
     n: Annotated[int, Field(ge=1)] | None = None  # only so many, drawn by the seed; None: all
     data_root: str | None = None  # folder of the datasets; None: the sample domains
-    truth: str | None = (
-        None  # folder of ground truth, NAME.mat, NAME.png or NAME/*.png; bsds500 and labelled domains have their own
-    )
+    # folder of ground truth, NAME.mat, NAME.png or NAME/*.png; bsds500 and labelled domains have their own
+    truth: str | None = None
     reference: str | None = None  # file of a `ReferenceSegmenter`, applied instead of training a network for each image
     out: str = "runs/segments"  # folder of the results
     name: str | None = None  # the result's own folder name, <images>-<variant>-s<seed> unless given

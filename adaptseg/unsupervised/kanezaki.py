@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from ..datasets.labels import IGNORE
-from fastcore.basics import patch
 
 # %% ../../nbs/api/unsupervised/01_kanezaki.ipynb #5f278b10
 class KanezakiNet(nn.Module):

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -27,7 +28,6 @@ from ..networks.saving import read_tensors, write_tensors
 from ..runs.config import checked
 from .images import network_image, resize_image, resize_map, rgb_image, superpixels, working_size
 from .kanezaki import Iteration, Kanezaki, KanezakiNet, seeded_networks, superpixel_vote
-from fastcore.basics import patch
 
 # %% ../../nbs/api/unsupervised/02_segmenter.ipynb #56be885d
 class SegmentConfig(BaseModel):
@@ -50,16 +50,13 @@ class SegmentConfig(BaseModel):
     lr: Annotated[float, Field(gt=0)] = 0.1  # of SGD
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD
     iterations: Annotated[int, Field(ge=1)] = 200  # at most
-    plateau: Annotated[float, Field(ge=0, le=1)] = (
-        0.05  # stop when no larger share of pixels changes its label (not with scribbles)
-    )
+    # stop when no larger share of pixels changes its label (not with scribbles)
+    plateau: Annotated[float, Field(ge=0, le=1)] = 0.05
     patience: Annotated[int, Field(ge=1)] = 2  # for so many iterations
-    min_labels: Annotated[int, Field(ge=0)] | None = (
-        None  # stop at so few labels; None: 3, or as many as the scribble has
-    )
-    pixels: Annotated[int, Field(ge=1)] | None = (
-        40_000  # an image with more is shrunk for the network, one with four times as many for superpixels; None: never
-    )
+    # stop at so few labels; None: 3, or as many as the scribble has
+    min_labels: Annotated[int, Field(ge=0)] | None = None
+    # an image with more is shrunk for the network, one with four times as many for superpixels; None: never
+    pixels: Annotated[int, Field(ge=1)] | None = 40_000
     seed: Annotated[int, Field(ge=0)] = 0  # of every image's first weights
     batch: Annotated[int, Field(ge=1)] | None = None  # images side by side; None: as many as pay and fit
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
@@ -190,7 +187,7 @@ def images_at_once(
     cfg: SegmentConfig,
     device: torch.device,
 ) -> int:  # 1 or more
-    "How many images of a size are trained side by side: as asked for, or as fit into half of the GPU's free memory, 32 at most; one on a CPU."
+    "How many images of a size train side by side: as asked, or as fit half of the GPU's free memory, 32 at most."
     if cfg.batch:
         return cfg.batch
     if device.type != "cuda":
@@ -272,7 +269,7 @@ def fit(
     callback: Callable[[Iteration], None]
     | None = None,  # called for each batch in each iteration; its `images` count within the batch
 ) -> "ReferenceSegmenter":
-    "Train one network for all images, in batches of `batch` or 8 of one size: equal things get equal labels (Kim et al. 2020)."
+    "Train one network for all images, in batches of one size: equal things get equal labels (Kim et al. 2020)."
     groups, n = {}, self.cfg.batch or 8
     for ready in (prepare(image, self.cfg) for image in images):
         if not is_uniform(ready.x):

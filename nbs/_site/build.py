@@ -1,10 +1,13 @@
 """The documentation site, with one command and without a network: `make docs` writes it to _docs/.
 
-nbdev prepares the notebooks (`nbdev.serve.proc_nbs`: hidden cells, titles, links between names), a small converter turns them into pages (pages.py), public names get
-tables from their docments (reference.py), and Sphinx with MyST-NB and the PyData theme makes HTML; a warning is an error. nbdev's own commands (nbdev_docs) want Quarto,
-and fetch it where it is not; nbs/_quarto.yml and nbs/sidebar.yml keep that way open, and sidebar.yml is the order of the pages here too.
+nbdev prepares the notebooks (`nbdev.serve.proc_nbs`: hidden cells, titles, links between names), a small converter
+turns them into pages (pages.py), public names get tables from their docments (reference.py), and Sphinx with MyST-
+NB and the PyData theme makes HTML; a warning is an error. nbdev's own commands (nbdev_docs) want Quarto, and fetch
+it where it is not; nbs/_quarto.yml and nbs/sidebar.yml keep that way open, and sidebar.yml is the order of the
+pages here too.
 
-This folder begins with an underscore, so that nbdev and Quarto pass it by: it is about the notebooks, and not one of them.
+This folder begins with an underscore, so that nbdev and Quarto pass it by: it is about the notebooks, and not one
+of them.
 """
 
 import argparse
@@ -48,7 +51,9 @@ def prepared(folder: Path) -> Path:
 
 
 def members(section: dict, pages: dict[str, str], folder: Path) -> list[str]:
-    "The pages of a section, in its order; a pattern stands for all that fit and were not named, a section within has a page of its own."
+    """The pages of a section, in its order; a pattern stands for all that fit and were not named, a section in it has a
+    page of its own.
+    """
     found = []
     for item in [section["contents"]] if isinstance(section["contents"], str) else section["contents"]:
         if isinstance(item, dict):

@@ -1,4 +1,6 @@
-"""Sphinx's settings of the site. Nothing is loaded from another host: formulas become MathML, which browsers draw themselves, by docutils' own converter; search is Sphinx's."""
+"""Sphinx's settings of the site. Nothing is loaded from another host: formulas become MathML, which browsers draw
+themselves, by docutils' own converter; search is Sphinx's.
+"""
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml

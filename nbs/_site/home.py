@@ -1,4 +1,6 @@
-"""nbs/index.ipynb, the home page that nbdev and Quarto look for, is README.md and nothing else: `make export` writes it."""
+"""nbs/index.ipynb, the home page that nbdev and Quarto look for, is README.md and nothing else: `make export` writes
+it.
+"""
 
 import json
 import re

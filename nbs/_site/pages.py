@@ -1,4 +1,6 @@
-"""From the notebooks as nbdev leaves them, and from Markdown files, to pages that Sphinx reads: titles, directives, parameters, links."""
+"""From the notebooks as nbdev leaves them, and from Markdown files, to pages that Sphinx reads: titles, directives,
+parameters, links.
+"""
 
 import json
 import os
@@ -137,7 +139,8 @@ def relinked(text: str, path: str) -> str:
             return m[0]
         place = os.path.normpath(os.path.join(os.path.dirname(path), target))
         if place in known:
-            return f"{m[1]}(/{known[place]}{'.md' if known[place] == 'index' else Path(place).suffix}{'#' + anchor if anchor else ''})"
+            ending = ".md" if known[place] == "index" else Path(place).suffix
+            return f"{m[1]}(/{known[place]}{ending}{'#' + anchor if anchor else ''})"
         if place.startswith("nbs/"):
             return f"{m[1]}({os.path.relpath(place.removeprefix('nbs/'), here)})"
         return f"{m[1]}({os.path.relpath('repository/' + place, here)})" if (ROOT / place).is_file() else m[0]

@@ -1,4 +1,6 @@
-"""What an API page says of a public name: signature, parameters with shapes and units, what it returns and raises, methods, source."""
+"""What an API page says of a public name: signature, parameters with shapes and units, what it returns and raises,
+methods, source.
+"""
 
 import ast
 import inspect
@@ -76,7 +78,9 @@ def own_types() -> set[str]:
 
 
 def meaning(module: str, name: str, comment, kind: str = "") -> str:
-    "A parameter's comment, or what its name means in this module, or everywhere; nothing where its type is a class of the library, which has a page."
+    """A parameter's comment, or what its name means in this module, or everywhere; nothing where its type is a class of
+    the library, which has a page.
+    """
     if comment or kind.removesuffix(" | None") in own_types():
         return comment or ""
     (_, everywhere), *rooms = words()
@@ -99,16 +103,25 @@ def ranged(anno: str, value: str | None) -> dict:
 
 
 def fields(cls) -> dict:
-    "Name -> annotation, default and comment of a class's own annotated lines (dataclasses, pydantic models)."
+    """Name -> annotation, default and comment of a class's annotated lines (dataclasses, pydantic models), its bases'
+    first; a comment stands behind a line, or above it."""
+    bases = [b for b in reversed(cls.__mro__) if b.__module__.startswith(("adaptseg", cls.__module__))]
+    return {name: row for base in bases for name, row in own_fields(base).items()}
+
+
+def own_fields(cls) -> dict:
+    "As `fields`, of the class alone."
     text = textwrap.dedent(inspect.getsource(cls))
     lines, found = text.splitlines(), {}
     for node in ast.parse(text).body[0].body:
         if not isinstance(node, ast.AnnAssign):
             continue
         rest = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()  # ast counts bytes
+        above = [line.strip() for line in lines[: node.lineno - 1]]
+        start = next((i for i in range(len(above), 0, -1) if not above[i - 1].startswith("#")), 0)
+        comment = rest.partition("#")[2].strip() or " ".join(line.lstrip("# ") for line in above[start:])
         found[node.target.id] = dict(
-            **ranged(ast.unparse(node.annotation), node.value and ast.unparse(node.value)),
-            docment=rest.partition("#")[2].strip(),
+            **ranged(ast.unparse(node.annotation), node.value and ast.unparse(node.value)), docment=comment
         )
     return found
 
@@ -118,7 +131,7 @@ def has_fields(obj) -> bool:
 
 
 def parameters(obj) -> dict:
-    "Name -> annotation, default and comment of what a function or class is called with; what comes back under `return`."
+    "Name -> annotation, default and comment of what a thing is called with; what comes back under `return`."
     if has_fields(obj):
         return fields(obj)
     if inspect.isclass(obj) and not getattr(obj.__init__, "__module__", "").startswith("adaptseg"):
@@ -178,7 +191,9 @@ def raised(obj) -> list[str]:
 
 
 def methods(cls) -> str:
-    "A row for each public method and property that the class defines itself; what has no docstring is named below, as fastai's events."
+    """A row for each public method and property that the class defines itself; what has no docstring is named below, as
+    fastai's events.
+    """
     rows, mute = [], []
     for name, thing in vars(cls).items():
         if name.startswith("_"):
@@ -198,7 +213,9 @@ def methods(cls) -> str:
 
 
 def source_address(module: str, line: int) -> str:
-    "Where the source is to be read: at the project's own address, or while that is none, in the copy that the site holds."
+    """Where the source is to be read: at the project's own address, or while that is none, in the copy that the site
+    holds.
+    """
     host, branch = (settings()[k] for k in ("git_url", "branch"))
     file = module.replace(".", "/")
     if "example.org" in host:
