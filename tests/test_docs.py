@@ -31,7 +31,11 @@ from adaptseg.reports.dataset import dataset_job
 from adaptseg.reports.evaluation import evaluate_job
 from adaptseg.reports.experiments import experiments_job
 from adaptseg.base.notebooks import given
+from adaptseg.dashboards.monitor import Monitor, monitor_figure
+from adaptseg.evaluation.charts import learning_curves
+from adaptseg.reports.tables import results_table
 from adaptseg.runs.config import make_config
+from adaptseg.training.planner import step_bytes
 from adaptseg.streets.samples import write_samples
 from adaptseg.unsupervised.folder import segment_job
 
@@ -537,7 +541,17 @@ def test_add_a_method_as_the_page_says(root, monkeypatch):
     names = {}
     for block in python("nbs/howto/method.md"):
         exec(block, names)
-    assert 0 < names["learn"].min_entropy.losses["loss_adv2"] <= 1
+    plain, ours = names["runs"]
+    assert ours.path.name == "min_ent-s0" and ours.config["lambda_ent"] == 1e-3
+    assert all(0 < row["loss_ent"] <= 1 for row in ours.history) and "loss_ent" not in plain.history[0]
+    assert "min_ent-s0" in results_table([plain, ours])
+    assert "entropy, target" in [ax.get_title(loc="left") for ax in learning_curves([plain, ours]).axes]
+    assert "entropy, target" in [ax.get_title(loc="left") for ax in monitor_figure(Monitor(ours.path)).axes]
+    first = python("nbs/howto/method.md")[0]
+    lines = [line for line in first[first.index("class") :].splitlines() if line.strip()]
+    assert len(lines) <= 25
+    planned = make_config("tiny", target="cityscapes", method=names["MinEnt"])
+    assert step_bytes(planned, precision="fp32") > 0
 
 
 def test_add_a_domain_as_the_page_says(root, monkeypatch):
@@ -658,7 +672,14 @@ FROM_PAPERS = (
 OURS = {  # in these modules, what no paper defines
     "upsample",
     "probabilities",
-    "TargetCallback",
+    "Method",
+    "MethodValues",
+    "Problem",
+    "method",
+    "find_method",
+    "SourceOnly",
+    "AdversarialValues",
+    "discriminator_problems",
     "conv_bn",
     "frozen_statistics",
     "unmoved_statistics",

@@ -37,7 +37,7 @@ KINDS = {  # gan, lambda_adv, batches in a step, bn_stats
     "statistics": ("vanilla", (0.1, 0.2), 1, "both"),
     "source": ("vanilla", (0.1, 0.2), 1, "source"),
 }
-APART = {kind: ("vanilla", (0.1, 0.2), 1, "both") for kind in ("average", "off")}  # bn_sync: not the run of one process
+APART = {"average": ("vanilla", (0.1, 0.2), 1, "both")}  # bn_sync: not the run of one process
 
 
 class Batches:

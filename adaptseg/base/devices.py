@@ -10,9 +10,9 @@ import torch
 
 # %% ../../nbs/api/base/01_devices.ipynb #70961579
 def pick_device(name: str = "auto") -> torch.device:
-    "The device of that name; `auto` is CUDA, then MPS, then the CPU."
+    "The device of that name; `auto` is CUDA, then the CPU; mps, which nobody has tried, only by its name."
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:

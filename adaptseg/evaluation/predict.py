@@ -36,7 +36,7 @@ def predict_labels(
     rows: int = 128,  # height of a band
 ) -> Tensor:  # (N, height, width) int64 train ids
     "The argmax of upsampled logits, band by band; equal to `upsample(logits, size).argmax(1)`."
-    (H, W), h = size, logits.shape[-2]
+    (H, W), h, logits = size, logits.shape[-2], logits.float() if logits.dtype.itemsize < 4 else logits
     out = torch.empty(len(logits), H, W, dtype=torch.int64, device=logits.device)
     wide = (
         upsample(logits, (h, W)).permute(0, 2, 3, 1).contiguous()

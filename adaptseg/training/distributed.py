@@ -78,7 +78,7 @@ class Processes(Callback):
 
     def __init__(
         self,
-        bn_sync: str = "sync",  # sync, average or off
+        bn_sync: str = "sync",  # sync or average
     ):
         if bn_sync not in BN_SYNC:
             raise ValueError(f"bn_sync: expected one of {', '.join(BN_SYNC)}; found {bn_sync!r}")

@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['RunData', 'load_data', 'input_size', 'initial_weights', 'settle', 'make_network', 'SourceEpoch', 'SkipValidation',
-           'step_callbacks', 'make_learner', 'share_of_batch', 'make_method', 'StopAt', 'fit', 'prepare', 'open_run',
-           'save_trained', 'facts', 'run_learner', 'tensorboard', 'train', 'describe', 'finish']
+           'step_callbacks', 'loader_options', 'streams', 'make_learner', 'share_of_batch', 'StopAt', 'fit', 'prepare',
+           'open_run', 'save_trained', 'facts', 'run_learner', 'tensorboard', 'is_finished', 'train', 'describe',
+           'finish']
 
 # %% ../../nbs/api/training/05_trainer.ipynb #2cc2ea9a
+import shutil
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from fastai.callback.core import Callback, CancelTrainException, CancelValidException
 from fastai.callback.training import GradientAccumulation
 from fastai.data.core import DataLoaders
@@ -35,7 +37,6 @@ from ..evaluation.figures import save_figure
 from ..evaluation.gallery import show_predictions
 from ..evaluation.metrics import segmentation_metrics
 from ..evaluation.predict import Predictor, evaluate
-from ..methods.adversarial import AdaptStatistics, AdversarialAdaptation
 from ..networks.deeplab import DeepLabV2
 from ..networks.losses import SegmentationLoss
 from ..networks.optimisers import PolySchedule, network_optimiser, train_step
@@ -43,13 +44,13 @@ from ..networks.saving import network_arguments, save_network
 from ..networks.vgg import build_network
 from ..networks.weights import Diagnosis, diagnose, imagenet_weights, load_weights, locate
 from ..runs.config import Config, make_config, parse_range, parse_size
-from ..runs.folder import Run, check_free, run_path
+from ..runs.folder import Run, check_free, differences, replaced_path, run_path
 from ..streets.samples import RECORD, dataset_root
 from .choice import Choice
 from .distributed import Processes
 from .health import Health
 from .history import Checkpoint, History, methods
-from .planner import memory_advice
+import torch
 
 # %% ../../nbs/api/training/05_trainer.ipynb #9724efae
 @dataclass(frozen=True)
@@ -79,7 +80,13 @@ def load_data(cfg: Config) -> RunData:
         print(f"{' and '.join(copies)}: reading prepared copies", flush=True)
     tests = [load_val(name, root, source.classes) for name in dict.fromkeys((cfg.target, cfg.source))]
     tests = tuple(t for t in tests if t is not None)
-    return RunData(*read, next((t for t in tests if t.labelled), None), tests, copies)
+    val = next((t for t in tests if t.labelled), None)
+    if val and val.name != cfg.target:
+        warnings.warn(
+            f"{cfg.target} has no labelled val split: validation is on {val.name}, the source, and says nothing "
+            f"about the target; put labels beside its val images if there are some"
+        )
+    return RunData(*read, val, tests, copies)
 
 
 def input_size(cfg: Config, split: Split) -> tuple[int, int]:  # (height, width)
@@ -129,8 +136,6 @@ def make_network(
     )
     if start:
         print(load_weights(model, start, classes), flush=True)
-    if cfg.compile:
-        model.compile()
     return model.to(device)
 
 # %% ../../nbs/api/training/05_trainer.ipynb #78a19b7f
@@ -154,7 +159,7 @@ def step_callbacks(cfg: Config) -> list[Callback]:
     "What makes a Learner's steps those of a configuration: epochs, schedule, end, accumulation, several processes."
     cbs = [
         SourceEpoch(),
-        PolySchedule(cfg.poly_steps, cfg.power, cfg.accumulate),
+        PolySchedule(cfg.schedule_steps, accumulate=cfg.accumulate),
         StopAt(cfg.steps * cfg.accumulate),
     ]
     if cfg.accumulate > 1:
@@ -162,6 +167,28 @@ def step_callbacks(cfg: Config) -> list[Callback]:
     if world() > 1:
         cbs.append(Processes(cfg.bn_sync))
     return cbs
+
+
+def loader_options(cfg: Config, model: DeepLabV2) -> dict:
+    "What all loaders of a run have in common."
+    device = next(model.parameters()).device
+    return dict(num_workers=cfg.workers, device=device, pin_memory=device.type == "cuda")
+
+# %% ../../nbs/api/training/05_trainer.ipynb #fd420876
+def streams(
+    cfg: Config,
+    model: DeepLabV2,  # on its device
+) -> Callable[..., DrawLoader]:  # of a split, its size as WxH and whether labels are read
+    "Makes the endless loaders of a configuration; source and target draw differently."
+    options, steps = loader_options(cfg, model), min(cfg.val_every, cfg.steps) * cfg.accumulate
+    crop, scale = cfg.crop and parse_size(cfg.crop), cfg.scale and parse_range(cfg.scale)
+    augment = augmentation(crop, scale, cfg.flip, cfg.colour)
+
+    def stream(split, size, labels):
+        dataset = DrawDataset(split, parse_size(size), cfg.preprocessing, augment, 2 * cfg.seed + (not labels), labels)
+        return DrawLoader(dataset, share_of_batch(cfg), steps, rank(), world(), **options)
+
+    return stream
 
 # %% ../../nbs/api/training/05_trainer.ipynb #01d1c9ba
 def make_learner(
@@ -171,27 +198,15 @@ def make_learner(
     cbs=(),  # further callbacks
 ) -> Learner:  # ready for `fit`; with a progress bar where fastai shows one
     "The Learner of a configuration."
-    loaders = dict(
-        num_workers=cfg.workers, device=next(model.parameters()).device, pin_memory=torch.cuda.is_available()
-    )
-    steps, share = min(cfg.val_every, cfg.steps) * cfg.accumulate, share_of_batch(cfg)
-    augment = augmentation(
-        cfg.crop and parse_size(cfg.crop), cfg.scale and parse_range(cfg.scale), cfg.flip, cfg.colour, cfg.hue
-    )
-
-    def stream(split, size, labels):
-        dataset = DrawDataset(split, parse_size(size), cfg.preprocessing, augment, 2 * cfg.seed + (not labels), labels)
-        return DrawLoader(dataset, share, steps, rank(), world(), **loaders)
-
+    loaders, stream = loader_options(cfg, model), streams(cfg, model)
     cbs = [*step_callbacks(cfg), *cbs]
-    if cfg.method != "source_only":
-        cbs.append(make_method(cfg, stream(data.target, cfg.target_size, False), model))
-    val = (
-        eval_loader(data.val, input_size(cfg, data.val), cfg.preprocessing, rank=rank(), world=world(), **loaders)
-        if data.val
-        else DataLoader([], bs=1)
-    )
-    if not data.val:
+    reads = cfg.method_class.reads_target
+    cbs.append(cfg.method_class.create(cfg, model, stream(data.target, cfg.target_size, False) if reads else None))
+    val = DataLoader([], bs=1)
+    if data.val:
+        size, shared = input_size(cfg, data.val), dict(rank=rank(), world=world(), **loaders)
+        val = eval_loader(data.val, size, cfg.preprocessing, **shared)
+    else:
         cbs.append(SkipValidation())
     learn = Learner(
         DataLoaders(stream(data.source, cfg.source_size, True), val, device=loaders["device"]),
@@ -201,9 +216,9 @@ def make_learner(
         cbs=cbs,
         path=run_path(cfg),
     )
-    learn.opt = network_optimiser(
-        model, cfg.lr, cfg.head_factor, cfg.momentum, cfg.weight_decay, cfg.repeated_updates, cfg.optimiser
-    )
+    repeated = cfg.optimiser == "sgd_reference"
+    kind = "adamw" if cfg.optimiser == "adamw" else "sgd"
+    learn.opt = network_optimiser(model, cfg.lr, cfg.head_factor, cfg.momentum, cfg.weight_decay, repeated, kind)
     return learn
 
 # %% ../../nbs/api/training/05_trainer.ipynb #68c0305d
@@ -215,24 +230,6 @@ def share_of_batch(cfg: Config) -> int:
             f"found {cfg.batch_size}"
         )
     return cfg.batch_size // world()
-
-
-def make_method(cfg: Config, target: DrawLoader, model: DeepLabV2) -> Callback:
-    "The callback of the configured method."
-    if cfg.method == "adabn":
-        return AdaptStatistics(target)
-    method = AdversarialAdaptation(
-        target,
-        model.n_classes,
-        cfg.lambda_adv,
-        cfg.gan,
-        cfg.lr_d,
-        width=cfg.disc_width,
-        precision=model.precision,
-        accumulate=cfg.accumulate,
-    )
-    method.discriminators.to(next(model.parameters()).device)
-    return method
 
 
 class StopAt(Callback):
@@ -278,15 +275,6 @@ def prepare(
     data = load_data(cfg)  # before anything is fetched
     start = initial_weights(cfg)
     cfg = settle(cfg, start)
-    advice = (
-        memory_advice(
-            cfg.model_copy(update=dict(batch_size=share_of_batch(cfg))), len(data.source.classes), processes=world()
-        )
-        if cfg.steps
-        else None
-    )
-    if advice:
-        warnings.warn(advice)
     model = make_network(cfg, data.source.classes, start)
     cbs = (*cbs, *([tensorboard(run_path(cfg))] if cfg.tensorboard and is_main() else []))
     return cfg, data, model, make_learner(cfg, data, model, cbs) if cfg.steps else None
@@ -317,7 +305,7 @@ def save_trained(run: Run, cfg: Config, data: RunData, model: DeepLabV2, learn: 
         with atomic_write(run.path / f"{name}.safetensors") as part:
             save_file(module.state_dict(), part)
 
-
+# %% ../../nbs/api/training/05_trainer.ipynb #182f6031
 def facts(cfg: Config, data: RunData, model: DeepLabV2) -> dict:
     "What a run's config.json tells beside values and versions."
     prints = {f"{s.name}/{s.split}": fingerprint(s) for s in (data.source, data.target, *data.tests)}
@@ -331,6 +319,7 @@ def facts(cfg: Config, data: RunData, model: DeepLabV2) -> dict:
         copies=data.copies,
         init_started=Run(start.parent).config["started"] if start.is_file() else None,
         processes=world(),
+        validated_on=data.val and f"{data.val.name}/{data.val.split}",
     )
 
 # %% ../../nbs/api/training/05_trainer.ipynb #18561a07
@@ -340,6 +329,7 @@ def run_learner(learn: Learner, run: Run, cfg: Config, data: RunData) -> None:
     learn.add_cbs([History(run.path, cfg), checkpoint, choice, Health(run.path, cfg)])
     done = checkpoint.load() if checkpoint.file.is_file() else 0
     epochs = -(-cfg.steps // min(cfg.val_every, cfg.steps))
+    torch.backends.cudnn.benchmark = True  # sizes are the same in all steps; without CUDA it says nothing
     with learn.no_logging(), learn.no_bar():
         if done < epochs:
             learn.fit(epochs, start_epoch=done)
@@ -355,6 +345,12 @@ def tensorboard(path: Path) -> Callback:
     return TensorBoardCallback(log_dir=path / "tensorboard", trace_model=False, log_preds=False)
 
 # %% ../../nbs/api/training/05_trainer.ipynb #9d2aab6d
+def is_finished(cfg: Config) -> bool:
+    "Is there a finished run of these values?"
+    path = run_path(cfg)
+    return (path / "metrics.json").is_file() and not differences(Run(path), cfg)
+
+
 def train(
     cfg: Config | str | None = None,  # a configuration, or the name of a preset
     cbs: tuple[Callback, ...] = (),  # further fastai callbacks
@@ -366,6 +362,9 @@ def train(
     elif values:
         raise ValueError(f"give either a Config or values, found both: {', '.join(values)}")
     print(describe(cfg), flush=True)
+    if cfg.resume and is_finished(cfg):
+        print("it is finished: nothing is left to do", flush=True)
+        return Run(run_path(cfg))
     run, data, model = fit(cfg, cbs)
     finish(run, data, model, cfg)
     return run
@@ -400,3 +399,5 @@ def finish(run: Run, data: RunData, model: DeepLabV2, cfg: Config) -> None:
         )
     save_figure(learning_curves(run), run.path / "curves.png")
     write_json(run.path / "metrics.json", metrics)
+    (run.path / "checkpoint.pt").unlink(missing_ok=True)  # there is nothing to go on with
+    shutil.rmtree(replaced_path(run.path), ignore_errors=True)
