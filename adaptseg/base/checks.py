@@ -6,7 +6,11 @@
 __all__ = ['check_choice']
 
 # %% ../../nbs/api/base/03_checks.ipynb #440abaaf
-def check_choice(name: str, value, valid) -> None:
+def check_choice(
+    name: str,  # of a parameter
+    value,  # that was given
+    valid,  # those that it may have
+) -> None:
     "Raise a ValueError that lists the valid values."
     if value not in valid:
         raise ValueError(f"{name}: expected one of {', '.join(map(str, valid))}; found {value!r}")

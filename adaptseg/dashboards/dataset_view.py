@@ -101,9 +101,7 @@ def previous(self: DatasetBrowser) -> None:
 @patch
 def pictures(
     self: DatasetBrowser,
-) -> tuple[
-    np.ndarray, np.ndarray | None, np.ndarray | None
-]:  # image and painted image (h, w, 3) uint8, train ids (h, w); None without a label map
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:  # image, painted (h, w, 3) uint8; train ids (h, w)
     "The image that is shown, and its label map over it."
     item = self.split.items[self.index]
     image = small_image(item)

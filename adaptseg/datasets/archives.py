@@ -99,9 +99,8 @@ def reading(archive: Path):
 
 def entries(
     archive: Path,
-    place: Callable[[str], str | None] = lambda name: (
-        name
-    ),  # name in the archive -> path below the folder, or None for what is not wanted
+    # name in the archive -> path below the folder, or None for what is not wanted
+    place: Callable[[str], str | None] = lambda name: name,
 ) -> list[Entry]:
     "What is wanted of an archive, once all of it was found harmless."
     lower = archive.name.lower()

@@ -67,7 +67,9 @@ def loss_kind(column: str) -> str:
     return column.rstrip("0123456789")
 
 
-def loss_title(kind: str) -> str:
+def loss_title(
+    kind: str,  # such as loss_D
+) -> str:
     "What its method calls a kind of loss."
     titles = {k: v for m in METHODS.values() for k, v in m.titles.items()}
     return {"loss_seg": "segmentation loss, source", **titles}.get(kind, kind.removeprefix("loss_") + " loss")

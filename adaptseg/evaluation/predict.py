@@ -204,9 +204,7 @@ def predictions(
     predictor: Predictor,
     split: Split,  # any split, labelled or not
     workers: int = 0,  # processes that load images
-) -> Iterator[
-    tuple[Tensor, Tensor | None]
-]:  # (H, W) train ids predicted, and the label or None; both at the file's size
+) -> Iterator[tuple[Tensor, Tensor | None]]:  # (H, W) train ids, and the label or None, at the file's size
     "Predict a split, image by image, in its order; where several processes do, each predicts its share."
     loader = eval_loader(split, predictor.size, predictor.mode, num_workers=workers, rank=rank(), world=world())
     for item, (x, *label) in zip(split.items[rank() :: world()], loader):

@@ -233,9 +233,7 @@ def short(name: str, length: int = 32) -> str:
 def only_selected(
     label: np.ndarray,  # (H, W) train ids
     classes: ClassSet,
-) -> tuple[
-    np.ndarray, ClassSet
-]:  # (H, W) uint8 train ids of the second; the selected classes, and last, in white, all others
+) -> tuple[np.ndarray, ClassSet]:  # (H, W) uint8 ids of the second: the selected classes, last, white, all others
     "The selected objects of a label map."
     ids = classes.group("selected")
     if not ids:

@@ -47,10 +47,8 @@ class ExperimentsJob(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     data_root: str | None = None  # folder of the datasets; None: the sample domains
-    preset: str | None = (
-        # of every training, such as sample or tiny; None: sample without a data_root, the report's protocol with one
-        None
-    )
+    # of every training, such as sample or tiny; None: sample without a data_root, the report's protocol with one
+    preset: str | None = None
     out: str = "runs/experiments"  # folder of the runs, the table and the figures
     seed: int = Field(0, ge=0)  # of every training
     only: str | None = None  # names of experiments, joined by commas; what they wait for is added

@@ -27,8 +27,8 @@ from ..unsupervised.fusion import find_objects
 # %% ../../nbs/api/reports/06_filming.ipynb #77195206
 def film_frames(
     source: Path,  # a video, or a folder of images
-    rate: float
-    | None = None,  # of a video: frames a second taken, None: all; of a folder: frames a second that it holds, None: 1
+    # of a video: frames a second taken, None: all; of a folder: frames a second that it holds, None: 1
+    rate: float | None = None,
 ) -> Iterator[tuple[float, np.ndarray]]:  # seconds, (H, W, 3) uint8 RGB
     "The frames of a video or of a folder, in order."
     if not Path(source).is_dir():
@@ -100,9 +100,8 @@ def film(
     out: Path,  # .mp4; a .csv and a .png of the same name lie beside it
     rate: float | None = None,  # as for `film_frames`
     alpha: float = 0.6,  # share of the colours, 0..1
-    told: Callable[[dict], None] = lambda row: (
-        None
-    ),  # called with each row; what it raises ends the film, and nothing is kept
+    # called with each row; what it raises ends the film, and nothing is kept
+    told: Callable[[dict], None] = lambda row: None,
 ) -> pd.DataFrame:  # a row a frame: frame, second, objects and percent of the picture of each selected class
     "Segment every frame, and write the film with its table and chart."
     out, rows = Path(out), []

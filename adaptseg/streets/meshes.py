@@ -300,8 +300,8 @@ def _body(b, y=0.0, lift=0.0, stride=0.2, sit=False, arm=0.1):
 @lru_cache(None)
 def person(
     pose=0,  # 0..4, from standing to a long stride
-    skirt=False,
-):  # or trousers
+    skirt=False,  # or trousers
+):
     "Someone on foot, 1.8 m"
     b = _body(Builder("person"), stride=0.05 + 0.06 * pose, arm=0.02 + 0.03 * pose)
     if skirt:
@@ -356,8 +356,8 @@ def _rider(b, m):
 @lru_cache(None)
 def two_wheeler(
     cls="bicycle",  # or 'motorcycle'
-    ridden=False,
-):  # with a rider on it?
+    ridden=False,  # with a rider on it?
+):
     "A bicycle or motorcycle, with or without its rider; paint slot 1"
     m = cls == "motorcycle"
     b, r, tyre, y = Builder(cls), 0.33, 0.08 if m else 0.035, 0.65 if m else 0.55
@@ -406,8 +406,8 @@ def _fronds(b, rng):
 @lru_cache(None)
 def tree(
     kind="broad",  # 'broad', 'cone', 'palm', 'bush'
-    variant=0,
-):  # 0 or more: another one of its kind
+    variant=0,  # 0 or more: another one of its kind
+):
     "A tree of about 8 metres or a bush of 1.4; slot 1 tints the leaves"
     rng, b = np.random.default_rng([variant, len(kind), ord(kind[0])]), Builder("vegetation", "leaf")
     trunk = lambda h, w: b.card(

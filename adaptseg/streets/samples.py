@@ -193,7 +193,10 @@ def write_samples(
 SAMPLE_DOMAINS = ("gta5", "cityscapes", "iitk")
 
 
-def dataset_root(data_root: str | None, domains: str) -> Path:
+def dataset_root(
+    data_root: str | None,  # folder of the datasets; None: the sample domains
+    domains: str,  # names joined by +
+) -> Path:
     "The folder of the datasets, or None's: that of the sample domains, which are written on the first call."
     if data_root:
         return resolve(data_root)

@@ -61,9 +61,7 @@ segment_job = partial(segment_config, kind=SegmentJob)
 
 def find_images(
     job: SegmentJob,
-) -> tuple[
-    dict[str, Path], Callable[[str], list]
-]:  # files by name, and what gives an image's ground-truth maps by its name
+) -> tuple[dict[str, Path], Callable[[str], list]]:  # files by name, and what gives ground-truth maps by name
     "The images that a job means."
     given, truths = resolve(job.images), partial(read_truths, resolve(job.truth)) if job.truth else lambda name: []
     if given.is_file():

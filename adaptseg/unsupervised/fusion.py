@@ -76,9 +76,7 @@ def find_objects(
     classes: ClassSet,
     group: str = "selected",  # which classes are wanted, a group of the class set
     probabilities: Tensor | None = None,  # (C, H, W), for the confidence
-) -> tuple[
-    np.ndarray, pd.DataFrame
-]:  # (H, W) int64 object numbers, 0 elsewhere; a row for each object, the largest first
+) -> tuple[np.ndarray, pd.DataFrame]:  # (H, W) int64 object numbers, 0 elsewhere; a row for each, largest first
     "The wanted objects of a prediction: map and table."
     wanted = np.isin(pred, classes.group(group))
     number = np.where(wanted, connected(np.where(wanted, pred, IGNORE).astype(np.int64)) + 1, 0)

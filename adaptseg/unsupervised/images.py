@@ -27,11 +27,8 @@ from ..datasets.splits import Packed
 
 # %% ../../nbs/api/unsupervised/00_images.ipynb #7e4017cc
 def rgb_image(
-    image: str
-    | Path
-    | Packed
-    | Image.Image
-    | np.ndarray,  # a file, a Pillow image, or (H, W), (H, W, 1..4) of bool, uint8, uint16 or float 0..1
+    # a file, a Pillow image, or (H, W), (H, W, 1..4) of bool, uint8, uint16 or float 0..1
+    image: str | Path | Packed | Image.Image | np.ndarray,
 ) -> np.ndarray:  # (H, W, 3) uint8 RGB
     "Any still image as upright 8-bit RGB."
     if isinstance(image, np.ndarray):

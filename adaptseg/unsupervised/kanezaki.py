@@ -140,9 +140,7 @@ class Kanezaki:
 @patch
 def step(
     self: Kanezaki,
-) -> tuple[
-    Tensor, Tensor, Tensor, Tensor
-]:  # responses (B, q, H, W), labels (B, H, W), number of labels (B,), loss (B,)
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # responses (B, q, H, W), labels (B, H, W), their number and loss (B,)
     "One iteration; responses are those before it, labels what it learns: their argmax, after the vote."
     x = self.x if self.net.images == 1 else self.x.flatten(0, 1)[None]
     with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):

@@ -27,7 +27,7 @@ EXTRA = {
 
 
 def docname(path: str) -> str:
-    "nbs/api/methods/00_adversarial.ipynb -> api/methods/adversarial: the name of a file's page, which is also nbdev's."
+    "nbs/api/methods/02_adversarial.ipynb -> api/methods/adversarial: the name of a file's page, which is also nbdev's."
     if path in EXTRA:
         return EXTRA[path]
     if path == "README.md":
