@@ -1,6 +1,6 @@
 """Unsupervised cross-domain semantic segmentation."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 import warnings
 

@@ -24,7 +24,7 @@ import yaml
 from docutils.nodes import make_id
 from papermill import inspect_notebook
 
-from adaptseg.cli import parser
+from adaptseg.cli import parse
 from adaptseg.reports.compare import compare_job
 from adaptseg.training.trainer import train
 from adaptseg.reports.dataset import dataset_job
@@ -335,23 +335,23 @@ RUN = [  # a command, the test that runs it, and what in that test does
     ),
     (r"make app|adaptseg app.*", "test_dashboards.py", "test_app_serves_only_what_it_is_given", "app"),
     (r"make docs", "test_docs.py", "site", "nbs/_site/build.py"),
-    (r"adaptseg train .*-p resume True", "test_resume.py", "test_killed_run_resumes_exactly", "resume=True"),
+    (r"adaptseg train .*--resume", "test_resume.py", "test_killed_run_resumes_exactly", "resume=True"),
     (r"adaptseg train .*folder:.*", TRAIN, "test_unlabelled_folder_is_predicted_without_scores", "folder:"),
-    (r"adaptseg train -p init runs/.*", TRAIN, "test_nothing_labelled_to_validate_on", "init=str(run.path)"),
+    (r"adaptseg train --init runs/.*", TRAIN, "test_nothing_labelled_to_validate_on", "init=str(run.path)"),
     (
-        r"adaptseg train -p init \S+\.pth .*",
+        r"adaptseg train --init \S+\.pth .*",
         "test_weights.py",
         "test_training_takes_what_the_file_needs",
         "init=str(path)",
     ),
     (
-        r"adaptseg train .*-p accumulate.*",
+        r"adaptseg train .*--accumulate.*",
         TRAIN,
         "test_command_keeps_the_notebook_and_does_not_overwrite",
         "accumulate=2",
     ),
     (
-        r"adaptseg train -p source .*",
+        r"adaptseg train --source .*",
         TRAIN,
         "test_command_keeps_the_notebook_and_does_not_overwrite",
         'adaptseg("train"',
@@ -402,7 +402,7 @@ NOT_RUN = [  # a command, and why no test runs it; its names and values are chec
     (r"make export", "tests/run does the same on a copy, and test_home_is_the_readme the rest"),
     (r"make lab", "opens JupyterLab for a person"),
     (r"source .venv/bin/activate", "changes the shell of whoever types it"),
-    (r"adaptseg train -p preset (camvid|tsai2018) .*", "needs data that may not be passed on, and hours"),
+    (r"adaptseg train --preset (camvid|tsai2018) .*", "needs data that may not be passed on, and hours"),
 ]
 TYPED = sorted({(page, command) for page in PAGES for command in commands(page)})
 
@@ -449,7 +449,7 @@ NOTEBOOKS = {p.name: p for p in (ROOT / "nbs").glob("**/*.ipynb")}
 def test_names_and_values_of_commands_are_valid(command):
     program, *words = shlex.split(command.replace("$method", "adabn").replace("$seed", "0"))
     if program == "adaptseg":
-        args = parser().parse_args(words)
+        args = parse(words)
         values = given(dict(getattr(args, "parameters", ())))
         if "weights" in values:
             values["weights"] = "adaptsegnet-gta5-multi"  # the file itself is not here

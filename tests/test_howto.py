@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptseg.cli import parser
+from adaptseg.cli import parse
 from adaptseg.runs.config import make_config
 from adaptseg.unsupervised.folder import segment_job
 from adaptseg.cluster.sweep import sweep_rows
@@ -26,7 +26,7 @@ def test_pages_show_commands():
 
 @pytest.mark.parametrize("page, line", COMMANDS, ids=[f"{page}-{i}" for i, (page, _) in enumerate(COMMANDS)])
 def test_command_is_understood(page, line, tmp_path):
-    args = parser().parse_args(shlex.split(re.sub(r".*?\badaptseg ", "", line, count=1)))
+    args = parse(shlex.split(re.sub(r".*?\badaptseg ", "", line, count=1)))
     rows = [dict(args.parameters)]
     if args.command == "sweep":
         table = tmp_path / "pairs.csv"

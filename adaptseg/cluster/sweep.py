@@ -60,7 +60,7 @@ def sweep_configs(
 ) -> list[Config]:
     "The checked configurations of a sweep; errors name the row, counted from 1."
     if not rows:
-        raise ValueError("a sweep needs a table or a grid: adaptseg sweep runs.csv, or adaptseg sweep -p seed 0,1,2")
+        raise ValueError("a sweep needs a table or a grid: adaptseg sweep runs.csv, or adaptseg sweep --seed 0,1,2")
     found, cfgs = {}, []
     for i, row in enumerate(rows, 1):
         try:
