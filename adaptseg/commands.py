@@ -14,10 +14,10 @@ from pathlib import Path
 
 import yaml
 
+from .base.claims import owned
 from .base.distributed import launched, main_first, start, stop
 from .base.notebooks import NOTEBOOKS, NotebookFailed, given, run_notebook
 from .base.paths import resolve
-from .cluster.claims import holder
 from .cluster.sweep import LiveTable, Sweep, segment_on_workers, stop_on_failed_rows, sweep_rows
 from .dashboards.app import serve
 from .datasets.domains import get_domain
@@ -41,10 +41,8 @@ def train_command(parameters: dict) -> Run:
     for name in f"{cfg.source}+{cfg.target}".split("+"):
         get_domain(name)
     check_free(run_path(cfg), cfg)
-    who = holder(run_path(cfg))
-    if who:
-        raise FileExistsError(f"{run_path(cfg)}: a sweep on {who['host']} makes this run now (process {who['pid']})")
-    return Run(run_notebook("train", run_path(cfg), as_parameters(cfg, given(parameters))))
+    with owned(run_path(cfg)):
+        return Run(run_notebook("train", run_path(cfg), as_parameters(cfg, given(parameters))))
 
 
 def train_together(parameters: dict) -> Run:
@@ -67,14 +65,16 @@ def segment_command(
     find_images(job), check_folder(job)
     if workers or scheduler:
         segment_on_workers(given(parameters), workers, scheduler)
-    return run_notebook("segment", job.path, {k: getattr(job, k) for k in given(parameters)})
+    with owned(job.path):
+        return run_notebook("segment", job.path, {k: getattr(job, k) for k in given(parameters)})
 
 # %% ../nbs/api/03_commands.ipynb #cc48092d
 def evaluate_command(parameters: dict) -> Path:  # folder of the results
     "`adaptseg evaluate`: check the values, then run nbs/evaluate.ipynb into its folder."
     job = evaluate_job(**given(parameters))
     check_out(job)
-    return told(run_notebook("evaluate", job.path, {k: getattr(job, k) for k in given(parameters)}))
+    with owned(job.path):
+        return told(run_notebook("evaluate", job.path, {k: getattr(job, k) for k in given(parameters)}))
 
 
 def experiments_command(parameters: dict) -> Path:  # folder of the runs, the table and the figures
@@ -91,7 +91,8 @@ def compare_command(parameters: dict) -> Path:  # folder of the picture and the 
     job = compare_job(**given(parameters))
     chosen_runs(job.runs)
     resolve(job.out).mkdir(parents=True, exist_ok=True)
-    return told(run_notebook("compare", resolve(job.out), {k: getattr(job, k) for k in given(parameters)}))
+    with owned(resolve(job.out)):
+        return told(run_notebook("compare", resolve(job.out), {k: getattr(job, k) for k in given(parameters)}))
 
 
 def told(folder: Path) -> Path:
@@ -105,7 +106,8 @@ def dataset_command(parameters: dict) -> Path:  # folder of the pictures
     job = dataset_job(**given(parameters))
     open_dataset(job)
     job.path.mkdir(parents=True, exist_ok=True)
-    return told(run_notebook("dataset", job.path, {k: getattr(job, k) for k in given(parameters)}))
+    with owned(job.path):
+        return told(run_notebook("dataset", job.path, {k: getattr(job, k) for k in given(parameters)}))
 
 # %% ../nbs/api/03_commands.ipynb #0055db90
 def demo_command(parameters: dict) -> Path:  # the comparison picture

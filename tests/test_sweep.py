@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from adaptseg.cluster.claims import holder
+from adaptseg.base.claims import holder
 from adaptseg.streets.samples import write_samples
 
 ROOT = Path(__file__).parents[1]

@@ -12,9 +12,11 @@ __all__ = ['RunData', 'load_data', 'input_size', 'initial_weights', 'settle', 'm
 import shutil
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from fastai.callback.core import Callback, CancelTrainException, CancelValidException
 from fastai.callback.training import GradientAccumulation
 from fastai.data.core import DataLoaders
@@ -23,6 +25,7 @@ from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from safetensors.torch import save_file
 
+from ..base.claims import owned
 from ..base.devices import pick_device, pick_precision
 from ..base.distributed import is_main, launched, main_first, rank, world
 from ..base.files import atomic_write, write_json
@@ -50,7 +53,6 @@ from .choice import Choice
 from .distributed import Processes
 from .health import Health
 from .history import Checkpoint, History, methods
-import torch
 
 # %% ../../nbs/api/training/05_trainer.ipynb #9724efae
 @dataclass(frozen=True)
@@ -365,8 +367,10 @@ def train(
     if cfg.resume and is_finished(cfg):
         print("it is finished: nothing is left to do", flush=True)
         return Run(run_path(cfg))
-    run, data, model = fit(cfg, cbs)
-    finish(run, data, model, cfg)
+    with ExitStack() as ours:
+        main_first(lambda: ours.enter_context(owned(run_path(cfg))) if is_main() else None)
+        run, data, model = fit(cfg, cbs)
+        finish(run, data, model, cfg)
     return run
 
 
