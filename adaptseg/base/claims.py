@@ -9,13 +9,14 @@ __all__ = ['BEAT', 'GRACE', 'SILENCE', 'claim_file', 'locked', 'clock', 'holder'
 import _thread
 import json
 import os
+import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, main_thread
 from uuid import uuid4
 
 import psutil
@@ -127,7 +128,7 @@ def owned(path: Path) -> Iterator[None]:  # path: of a folder of results
     if who and who["host"] == socket.gethostname() and who["pid"] in _ancestry():
         yield
         return
-    with claimed(path, _thread.interrupt_main) as ours:
+    with claimed(path, _interrupt) as ours:
         if not ours:
             who = holder(path) or {}
             raise FileExistsError(
@@ -143,3 +144,11 @@ def _ancestry() -> set[int]:
         return {os.getpid(), *(p.pid for p in psutil.Process().parents())}
     except psutil.Error:
         return {os.getpid(), os.getppid()}
+
+
+def _interrupt():
+    "As ctrl-C does, also out of a call of the system that waits."
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(main_thread().ident, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
