@@ -94,7 +94,7 @@ def _ours(path, me):
     except FileNotFoundError:
         return False
 
-
+# %% ../../nbs/api/base/08_claims.ipynb #ba512948
 def _beat(path, me, end, lost):
     while not end.wait(BEAT):
         try:
