@@ -238,13 +238,14 @@ def forward(
 # %% ../../nbs/api/networks/00_deeplab.ipynb #03d98c37
 BACKBONES = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
     "resnet101": (Bottleneck, (3, 4, 23, 3)),
 }
 
 
 def deeplab(
-    backbone: str = "resnet101",  # resnet18, resnet50 or resnet101
+    backbone: str = "resnet101",  # a name in `BACKBONES`
     n_classes: int = 19,  # channels of the logits
     **kwargs,  # further arguments of `DeepLabV2`
 ) -> DeepLabV2:  # randomly initialised, channels last

@@ -88,7 +88,7 @@ class RunValues(BaseModel):
 class NetworkValues(RunValues):
     "The network."
 
-    backbone: Literal[NETWORKS] = "resnet101"  # resnet18, resnet50, resnet101 or vgg16
+    backbone: Literal[NETWORKS] = "resnet101"  # resnet18, resnet34, resnet50, resnet101 or vgg16
     width: Annotated[int, Field(ge=8)] = 64  # channels of the stem; 64 is ResNet's own
     # scratch, imagenet (torchvision's), a run folder, a weight file, its address, or a released name
     init: str = "imagenet"
