@@ -28,7 +28,7 @@ class Parameter(NamedTuple):
 
 
 def class_fields(
-    node: ast.ClassDef,
+    node: ast.ClassDef,  # the class
     lines: list[str],  # of the file
 ) -> list[Parameter]:
     "The annotated lines of a class."
@@ -82,20 +82,29 @@ def method_parameters() -> list[Parameter]:
 class Named(argparse.Action):
     "`--source gta5`, an option called as a parameter, is `-p source gta5`."
 
-    def __init__(self, *args, called: str, **kwargs):  # called: the parameter's name
+    def __init__(
+        self,
+        *args,
+        called: str,  # the parameter's name
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
         self.called = called
 
     def __call__(self, parser, namespace, value, option_string=None):
         namespace.parameters = [*namespace.parameters, [self.called, value]]
 
-
+# %% ../nbs/api/04_cli.ipynb #f2b651ba
 class Command(argparse.ArgumentParser):
     "Of a command; its help ends with its parameters."
 
     known: tuple[Parameter, ...] = ()
 
-    def take(self, known: list[Parameter], values: str = "VALUE") -> None:  # known: what may be given
+    def take(
+        self,
+        known: list[Parameter],  # what may be given
+        values: str = "VALUE",  # what a value is called in the help
+    ) -> None:
         "Understand parameters by name, and as papermill does."
         self.known = tuple(known)
         text = "a parameter of the notebook, as for papermill"
@@ -154,7 +163,9 @@ def on_workers(command: argparse.ArgumentParser) -> None:
     command.add_argument("--scheduler", help="address of a dask scheduler, such as tcp://node:8786, instead")
 
 # %% ../nbs/api/04_cli.ipynb #66bd18bd
-def others(commands) -> None:  # what `add_subparsers` gives
+def others(
+    commands,  # what `add_subparsers` gives
+) -> None:
     "The commands that are no notebook's, or take their parameters from it."
     b = commands.add_parser(
         "benchmark",

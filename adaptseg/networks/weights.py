@@ -112,7 +112,7 @@ class Diagnosis:
 
     path: str  # of the file
     kind: str  # one of `KINDS`
-    backbone: str  # resnet18, resnet50, resnet101 or vgg16
+    backbone: str  # resnet18, resnet34, resnet50, resnet101 or vgg16
     width: int  # channels of the first convolution
     tensors: dict[str, Tensor] = field(repr=False)  # by this kit's names, (...) as in the network
     dropped: dict[str, str] = field(default_factory=dict, repr=False)  # name in the file -> why it is not used
@@ -250,7 +250,7 @@ def _kit(head) -> dict:
         classes=ClassSet(c["name"], tuple(c["names"]), tuple(map(tuple, c["colours"])), c["groups"]),
     )
 
-
+# %% ../../nbs/api/networks/06_weights.ipynb #80b8973e
 def diagnose(
     path: str | Path,  # a weight file, or a run's folder
 ) -> Diagnosis:
@@ -263,7 +263,7 @@ def diagnose(
 
 # %% ../../nbs/api/networks/06_weights.ipynb #684448ac
 def imagenet_weights(
-    backbone: str,  # resnet18, resnet50, resnet101 or vgg16
+    backbone: str,  # resnet18, resnet34, resnet50, resnet101 or vgg16
 ) -> Diagnosis:
     "torchvision's ImageNet weights, from its own cache or its site."
     from torchvision.models import get_model
