@@ -21,7 +21,8 @@ from .dashboards.player import Player
 from .dashboards.workbench import Workbench
 from .datasets.checking import check_dataset
 from .datasets.domains import domain_names, get_domain, load_split
-from .datasets.labels import CITYSCAPES19, ClassSet, class_set, read_image, read_label
+from .datasets.labels import CITYSCAPES19, ClassSet, class_set, read_label
+from .base.images import read_image
 from .evaluation.charts import learning_curves, per_class_bars
 from .evaluation.figures import comparison, contact_sheet, save_figure
 from .evaluation.gallery import show_predictions

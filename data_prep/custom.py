@@ -14,8 +14,10 @@ import numpy as np
 from PIL import Image
 
 from adaptseg.datasets.archives import whole_file
-from adaptseg.datasets.domains import IMAGES, read_ids
-from adaptseg.datasets.labels import read_image, read_label
+from adaptseg.base.images import IMAGES
+from adaptseg.datasets.domains import read_ids
+from adaptseg.base.images import read_image
+from adaptseg.datasets.labels import read_label
 from adaptseg.base.parallel import parallel_map
 from data_prep.prepare import Recipe, run
 

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from adaptseg.datasets.archives import gather, whole_file
-from adaptseg.datasets.domains import IMAGES
-from adaptseg.datasets.labels import read_image
+from adaptseg.base.images import IMAGES
+from adaptseg.base.images import read_image
 from adaptseg.base.parallel import parallel_map
 from adaptseg.reports.video import change, is_video, read_frames
 from data_prep.prepare import Recipe, run

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from adaptseg.datasets.domains import IMAGES
-from adaptseg.datasets.labels import read_image
+from adaptseg.base.images import IMAGES
+from adaptseg.base.images import read_image
 from adaptseg.reports.video import write_video
 
 

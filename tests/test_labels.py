@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from adaptseg.base.images import image_size, read_image, rgb_image
 from adaptseg.datasets.labels import (
     CAMVID11,
     CAMVID_IDS,
@@ -19,8 +20,6 @@ from adaptseg.datasets.labels import (
     SYNTHIA_IDS,
     IdTable,
     class_set,
-    image_size,
-    read_image,
     read_label,
 )
 
@@ -181,7 +180,7 @@ def test_ids_above_255_survive(tmp_path):
         assert read_label(tmp_path / name).tolist() == wide.tolist()
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "1"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_a_label_in_colours_is_refused(tmp_path, mode):
     Image.new(mode, (5, 4)).save(tmp_path / "painted.png")
     with pytest.raises(ValueError, match=f"painted.png: expected one class id a pixel, found colours .mode {mode}"):
@@ -217,6 +216,23 @@ def test_images_become_rgb(tmp_path):
         Image.new(mode, (5, 4)).save(tmp_path / "image.png")
         image = read_image(tmp_path / "image.png")
         assert (image.mode, image.size) == ("RGB", (5, 4))
-    (tmp_path / "deep.png").write_bytes(png16(np.zeros((4, 5), np.uint16)))
-    with pytest.raises(ValueError, match="8 bits a channel"):
-        read_image(tmp_path / "deep.png")
+    (tmp_path / "deep.png").write_bytes(png16(np.full((4, 5), 257 * 80, np.uint16)))
+    assert (np.array(read_image(tmp_path / "deep.png")) == 80).all(), "scaled, not cut"
+
+
+def test_both_doors_see_the_same_pixels(tmp_path):
+    "A photograph that is turned by EXIF, and one with a transparent pixel, for a network and for segments."
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    pixels = np.random.RandomState(0).randint(0, 255, (64, 96, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "phone.jpg", exif=turned)
+    Image.new("RGBA", (4, 2), (9, 9, 9, 0)).save(tmp_path / "clear.png")
+    for name, size in (("phone.jpg", (96, 64)), ("clear.png", (2, 4))):
+        assert np.array_equal(np.array(read_image(tmp_path / name)), rgb_image(tmp_path / name))
+        assert rgb_image(tmp_path / name).shape[:2] == image_size(tmp_path / name) == size
+    assert (rgb_image(tmp_path / "clear.png") == 255).all()
+
+
+def test_a_label_of_one_bit_has_two_ids(tmp_path):
+    Image.fromarray(np.eye(3, dtype=bool)).save(tmp_path / "bits.png")
+    assert np.array_equal(read_label(tmp_path / "bits.png"), np.eye(3))

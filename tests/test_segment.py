@@ -19,7 +19,7 @@ from adaptseg.unsupervised.segmenter import ReferenceSegmenter, Segmenter
 from adaptseg.unsupervised.scores import segment_scores
 from adaptseg.datasets.annotators import read_truths
 from adaptseg.unsupervised.kanezaki import Kanezaki, seeded_networks
-from adaptseg.unsupervised.images import rgb_image
+from adaptseg.base.images import rgb_image
 from adaptseg.streets.render import render
 
 ROOT = Path(__file__).parents[1]

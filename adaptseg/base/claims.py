@@ -147,8 +147,10 @@ def _ancestry() -> set[int]:
 
 
 def _interrupt():
-    "As ctrl-C does, also out of a call of the system that waits."
-    if hasattr(signal, "pthread_kill"):
+    "As ctrl-C does, also out of a call of the system that waits; where that is ignored (nohup), the process ends."
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
+        _end()
+    elif hasattr(signal, "pthread_kill"):
         signal.pthread_kill(main_thread().ident, signal.SIGINT)
     else:
         _thread.interrupt_main()

@@ -14,6 +14,7 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+from filelock import FileLock
 from tqdm import tqdm
 
 # %% ../../nbs/api/base/05_downloads.ipynb #c7a25c51
@@ -57,12 +58,18 @@ def fetch(
         check_hash(path, sha256)
         return path
     part.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{name}.lock")):  # who waits finds the file
+        return path if path.is_file() else _fetched(url, path, part, sha256, progress)
+
+
+def _fetched(url, path, part, sha256, progress):
+    "Download to a part that nobody else writes to, check it, and put it in its place."
     try:
         _download(url, part, progress)
     except (OSError, HTTPException, ValueError) as e:  # of urllib, the connection, and what is no address
         raise FileNotFoundError(
             f"{url} could not be fetched ({e}). What has arrived is kept, so calling again goes on. If the "
-            f"link is dead, look for the file {name} "
+            f"link is dead, look for the file {path.name} "
             f"with its authors, their issue tracker or colleagues, and put it at "
             f"{path}{f'; its SHA-256 begins with {sha256}' if sha256 else ''}"
         ) from None

@@ -10,12 +10,13 @@ import json
 import os
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 # %% ../../nbs/api/base/02_files.ipynb #aff1ce8a
 @contextmanager
 def atomic_write(path: Path):
-    "Gives a path to write to; it becomes `path` at the end, and vanishes on an error."
-    part = path.with_name(f".{path.name}.part")
+    "Gives a path to write to, another for each writer; it becomes `path` at the end, and vanishes on an error."
+    part = path.with_name(f".{path.name}.{uuid4().hex[:12]}.part")
     try:
         yield part
         os.replace(part, path)

@@ -17,7 +17,8 @@ import torch
 from matplotlib import colormaps
 from PIL import Image
 
-from ..datasets.labels import ClassSet, read_image
+from ..datasets.labels import ClassSet
+from ..base.images import read_image
 from ..datasets.splits import Item, load_label
 from ..evaluation.metrics import confusion_matrix
 from ..evaluation.predict import Predictor

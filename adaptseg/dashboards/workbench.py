@@ -22,7 +22,8 @@ from ..evaluation.figures import blend
 from ..evaluation.predict import Predictor
 from ..unsupervised.folder import find_images, overlay, save_labels, segment_colours, segment_job
 from ..unsupervised.fusion import fuse
-from ..unsupervised.images import resize_image, resize_map, rgb_image, working_size
+from ..unsupervised.images import resize_image, resize_map, working_size
+from ..base.images import rgb_image
 from ..unsupervised.kanezaki import Iteration
 from ..unsupervised.scores import connected
 from ..unsupervised.segmenter import SegmentConfig, Segmenter, segment_config

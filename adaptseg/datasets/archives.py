@@ -26,6 +26,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from ..base.parallel import parallel_map
+from ..base.files import atomic_write
 
 # %% ../../nbs/api/datasets/06_archives.ipynb #40f9be72
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -134,15 +135,10 @@ def _tar_infos(archive):
 # %% ../../nbs/api/datasets/06_archives.ipynb #019e2c82
 @contextmanager
 def whole_file(path: Path):
-    "A file to write; it takes its name when it is complete, and vanishes on an error."
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    "A binary file to write to, in a folder that is made for it; it appears at the end, or not at all."
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(part, "wb") as f:
-            yield f
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(path) as part, open(part, "wb") as f:
+        yield f
 
 
 def check_room(folder: Path, needed: int):

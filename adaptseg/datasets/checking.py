@@ -23,7 +23,8 @@ from ..base.files import atomic_write
 from ..base.parallel import parallel_map
 from .annotators import read_truths
 from .domains import DOMAINS, Domain, Files, get_domain
-from .labels import read_image, read_label
+from ..base.images import read_image
+from .labels import read_label
 from .splits import MANIFEST, Packed, Row, manifest_fingerprint, read_manifest, tolerated
 
 # %% ../../nbs/api/datasets/05_checking.ipynb #61ce83dc

@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['IGNORE', 'SELECTED', 'CITYSCAPES19', 'SYNTHIA16', 'SYNTHIA13', 'CAMVID11', 'CLASS_SETS', 'UNKNOWN', 'N_RAW',
-           'CITYSCAPES_IDS', 'SYNTHIA_IDS', 'CAMVID_IDS', 'BROKEN', 'ClassSet', 'take_classes', 'class_set', 'IdTable',
-           'read_label', 'read_image', 'damaged', 'image_size']
+           'CITYSCAPES_IDS', 'SYNTHIA_IDS', 'CAMVID_IDS', 'ClassSet', 'take_classes', 'class_set', 'IdTable',
+           'read_label']
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #3090697c
 from dataclasses import dataclass, field
 from functools import lru_cache
-from struct import error as struct_error
 
-import av
 import numpy as np
 from fastcore.basics import patch
 from PIL import Image
+
+from ..base.images import BROKEN, damaged, opened
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #2fb1cbd5
 IGNORE = 255  # the train id of a pixel that no loss and no score counts
@@ -257,23 +257,12 @@ SYNTHIA_IDS = _id_table(
 CAMVID_IDS = _id_table("camvid ids", range(12), void=11, named=dict(enumerate(CAMVID11.names)))
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #9f312811
-BROKEN = (
-    Image.DecompressionBombError,
-    OSError,
-    SyntaxError,
-    ValueError,
-    struct_error,
-    av.error.FFmpegError,
-    StopIteration,
-)  # what decoders raise for a damaged file
-
-
 def read_label(
     path,  # a PNG with class ids: a path, or what opens as one
 ) -> np.ndarray:  # (H, W) uint8, uint16 or int32 raw ids
     "Read the raw ids of a label map."
     try:
-        with _opened(path) as f:
+        with opened(path) as f:
             if _is_colour16(f):
                 return _first_channel16(f)
             with Image.open(f) as image:
@@ -282,42 +271,14 @@ def read_label(
         raise FileNotFoundError(f"there is no label file {path}.") from None
     except BROKEN as e:
         raise damaged(path, e) from e
-    if mode not in ("P", "L", "I", "I;16", "I;16B"):
+    if mode not in ("1", "P", "L", "I", "I;16", "I;16B"):
         raise ValueError(
             f"{path}: expected one class id a pixel, found colours (mode {mode}). Use the file of label "
             f"ids, or map the colours to ids first."
         )
-    return raw.astype(np.uint16) if mode == "I;16B" else raw
-
-# %% ../../nbs/api/datasets/00_labels.ipynb #463df79a
-def read_image(
-    path,  # any still image of 8 bits a channel: a path, or what opens as one
-) -> Image.Image:  # RGB
-    "Read an image as RGB."
-    try:
-        with _opened(path) as f, Image.open(f) as image:
-            mode, rgb = image.mode, image.convert("RGB")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no image file {path}.") from None
-    except BROKEN as e:
-        raise damaged(path, e) from e
-    if mode[0] in "IF":
-        raise ValueError(f"{path}: expected 8 bits a channel, found mode {mode}. Convert it to 8 bits first.")
-    return rgb
+    return raw.astype({"I;16B": np.uint16, "1": np.uint8}.get(mode, raw.dtype))
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #9e169edc
-def damaged(path, error) -> ValueError:
-    "What to say of a file that its decoder gave up on."
-    return ValueError(
-        f"{path}: cannot be decoded, the file is damaged or incomplete ({type(error).__name__}). Fetch it again."
-    )
-
-
-def _opened(path):
-    "A binary file, of a path or of what stands in for one, such as a place in a tar shard."
-    return path.open("rb") if hasattr(path, "open") else open(path, "rb")
-
-
 def _is_colour16(f) -> bool:
     "Does the header say PNG, 16 bits, more than one channel?"
     head = f.read(26)
@@ -326,19 +287,8 @@ def _is_colour16(f) -> bool:
 
 
 def _first_channel16(f) -> np.ndarray:
-    "(H, W) uint16: the first channel of a 16-bit colour PNG."
-    with av.open(f) as video:
-        return next(video.decode(video=0)).to_ndarray()[..., 0].copy()
+    "(H, W) uint16: the first channel of a 16-bit colour PNG, which Pillow cuts down to 8 bits."
+    import torch
+    from torchvision.io import decode_png
 
-# %% ../../nbs/api/datasets/00_labels.ipynb #226654d5
-def image_size(
-    path,  # an image or a label map
-) -> tuple:  # (height, width) in pixels
-    "The size that a file's header states, without decoding it."
-    try:
-        with _opened(path) as f, Image.open(f) as image:
-            return image.height, image.width
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no image file {path}.") from None
-    except BROKEN as e:
-        raise damaged(path, e) from e
+    return decode_png(torch.frombuffer(bytearray(f.read()), dtype=torch.uint8))[0].numpy()

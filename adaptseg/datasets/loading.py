@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['CAFFE_BGR_MEAN', 'IMAGENET_RGB_MEAN', 'IMAGENET_RGB_STD', 'PREPROCESSING', 'normalise', 'denormalise', 'read_pair',
-           'augmentation', 'RandomZoom', 'draw_order', 'DrawDataset', 'LocalLoader', 'DrawLoader', 'EvalDataset',
-           'ShareLoader', 'eval_loader']
+           'augmentation', 'RandomZoom', 'draw_order', 'Kept', 'DrawDataset', 'LocalLoader', 'DrawLoader',
+           'EvalDataset', 'ShareLoader', 'eval_loader']
 
 # %% ../../nbs/api/datasets/03_loading.ipynb #81f4a90e
+from mmap import mmap
+
 import numpy as np
 import torch
 from fastai.data.load import DataLoader
@@ -18,7 +20,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from .labels import IGNORE, read_image
+from .labels import IGNORE
+from ..base.images import read_image
 from .splits import Item, Split, load_label
 
 # %% ../../nbs/api/datasets/03_loading.ipynb #4b4ee56c
@@ -132,6 +135,39 @@ def draw_order(
         offset += size
     return order
 
+# %% ../../nbs/api/datasets/03_loading.ipynb #7aa2f46c
+class Kept:
+    "Images and label maps of one size in memory that forked processes share, so that a loader's workers keep them too."
+
+    def __init__(
+        self,
+        n: int,  # images
+        size: tuple[int, int],  # (height, width) of all
+    ):
+        self.shape = n, *size
+        self.images, self.maps = _shared((n, 3, *size)), _shared((n, *size))
+        self.filled = _shared((n,))
+
+    def put(self, i: int, image: Tensor, label: Tensor | None) -> None:  # (3, H, W) and (H, W) uint8
+        "Keep a pair."
+        self.images[i] = image.numpy()
+        if label is not None:
+            self.maps[i] = label.numpy()
+        self.filled[i] = 1
+
+    def get(self, i: int, labels: bool) -> tuple[Tensor, Tensor | None]:  # (3, H, W) and (H, W) uint8
+        "A pair that was kept."
+        return torch.from_numpy(self.images[i]), torch.from_numpy(self.maps[i]) if labels else None
+
+    def __reduce__(self):
+        return type(self), (self.shape[0], self.shape[1:])  # where processes are not forked, each has its own
+
+
+def _shared(shape) -> np.ndarray:
+    "Zeros (uint8) in anonymous memory, which costs nothing until it is written, and no room in /dev/shm."
+    n = int(np.prod(shape))
+    return np.frombuffer(mmap(-1, max(1, n)), np.uint8)[:n].reshape(shape)
+
 # %% ../../nbs/api/datasets/03_loading.ipynb #0b1f752a
 class DrawDataset:
     "The endless stream of a split: `dataset[draw]` is a preprocessed, augmented `(image,)` or `(image, label)`."
@@ -144,22 +180,16 @@ class DrawDataset:
         augment=None,  # transform of (Image, Mask), see `augmentation`
         seed: int = 0,  # of order and augmentation
         labels: bool = True,  # False for the unlabelled target: labels are not even read
-        # resized images are kept in memory if all of them fit into so many megabytes (per worker)
+        # resized images are kept in memory, which workers share, if all of them fit into so many megabytes
         cache_mb: float = 512,
     ):
         if labels and not split.labelled:
             raise ValueError(f"{split.name} has no labels: it can be a target, not a source")
-        self.split, self.size, self.mode, self.augment, self.seed, self.labels = (
-            split,
-            size,
-            mode,
-            augment,
-            seed,
-            labels,
-        )
+        self.split, self.size, self.mode, self.augment = split, size, mode, augment
+        self.seed, self.labels, self.order = seed, labels, np.empty(0, np.int64)
         self.items, self.sizes = split.items, [len(m) for m in split.members]
-        self.order, self.cache = np.empty(0, np.int64), {}
-        self.caches = len(self.items) * size[0] * size[1] * (4 if labels else 3) <= cache_mb * 1e6
+        fits = len(self.items) * size[0] * size[1] * (4 if labels else 3) <= cache_mb * 1e6
+        self.kept = Kept(len(self.items), size) if fits else None
 
 # %% ../../nbs/api/datasets/03_loading.ipynb #cf873f11
 @patch
@@ -172,11 +202,11 @@ def index(self: DrawDataset, draw: int) -> int:
 
 @patch
 def _pair(self: DrawDataset, i):
-    if i in self.cache:
-        return self.cache[i]
+    if self.kept and self.kept.filled[i]:
+        return self.kept.get(i, self.labels)
     pair = read_pair(self.items[i], self.size, self.split.classes if self.labels else None)
-    if self.caches:
-        self.cache[i] = pair
+    if self.kept:
+        self.kept.put(i, *pair)
     return pair
 
 
@@ -184,7 +214,7 @@ def _pair(self: DrawDataset, i):
 def _augmented(self: DrawDataset, image, label, draw):
     wrapped = (tv_tensors.Image(image),) + (() if label is None else (tv_tensors.Mask(label),))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(self.seed * 1_000_003 + draw)
+        torch.default_generator.manual_seed(self.seed * 1_000_003 + draw)  # `torch.manual_seed` would reach devices
         out = self.augment(*wrapped)
     out = (out,) if label is None else out
     return out[0].as_subclass(Tensor), (None if label is None else out[1].as_subclass(Tensor))

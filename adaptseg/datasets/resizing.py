@@ -22,7 +22,8 @@ from ..base.parallel import parallel_map
 from .archives import check_room, check_target, part_of, publish, whole_file
 from .checking import Report, check_dataset, dataset, find_pairs, write_manifest
 from .copies import RECIPE, copy_folder
-from .labels import read_image, read_label
+from ..base.images import read_image
+from .labels import read_label
 from .splits import Row, manifest_fingerprint, place, read_manifest
 
 # %% ../../nbs/api/datasets/08_resizing.ipynb #a403e512

@@ -21,7 +21,8 @@ from warnings import warn
 import numpy as np
 from fastcore.basics import patch
 
-from .labels import IGNORE, ClassSet, IdTable, image_size, read_image, read_label
+from .labels import IGNORE, ClassSet, IdTable, read_label
+from ..base.images import image_size, read_image
 
 # %% ../../nbs/api/datasets/01_splits.ipynb #9431b9a3
 MANIFEST = "manifest.csv"

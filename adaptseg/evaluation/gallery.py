@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..datasets.labels import read_image
+from ..base.images import read_image
 from ..datasets.splits import Item, Split, load_label
 from .figures import comparison
 from .predict import Predictor, image_names

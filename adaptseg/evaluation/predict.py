@@ -20,7 +20,8 @@ from torch import Tensor
 from ..base.devices import pick_device, pick_precision
 from ..base.distributed import all_gather, rank, world
 from ..base.files import atomic_write
-from ..datasets.labels import CITYSCAPES_IDS, CLASS_SETS, ClassSet, image_size, read_image
+from ..datasets.labels import CITYSCAPES_IDS, CLASS_SETS, ClassSet
+from ..base.images import image_size, read_image
 from ..datasets.loading import eval_loader, normalise
 from ..datasets.splits import Packed, Split
 from .metrics import confusion_matrix, mean_iou, protocol_miou, scores

@@ -138,11 +138,12 @@ METHODS: dict[str, type[Method]] = {}  # by name; `@method` fills it
 def method(
     cls: type[Method],
 ) -> type[Method]:  # the same
-    "Register a method; a second class of that name is refused, unless it is the same cell run again."
+    "Register a method; a second class of that name is refused, unless it is the same one of a notebook, run again."
     if not (inspect.isclass(cls) and issubclass(cls, Method)):
         raise TypeError(f"method: expected a subclass of Method, found {cls!r}")
     known = METHODS.get(cls.name)
-    if known and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+    again = known and known.__qualname__ == cls.__qualname__ and "__main__" in (cls.__module__, known.__module__)
+    if known and known is not cls and not again:
         raise ValueError(
             f"method: {cls.name!r} is {known.__module__}.{known.__qualname__} already; choose another name"
         )

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..base.paths import resolve
 from ..datasets.checking import Report, check_dataset, dataset, known_report
 from ..datasets.domains import load_split
-from ..datasets.labels import ClassSet, read_image, read_label
+from ..datasets.labels import ClassSet, read_label
+from ..base.images import read_image
 from ..datasets.splits import Item, Split, load_label
 from ..evaluation.charts import mark_selected
 from ..evaluation.figures import STYLE, comparison, new_figure

@@ -24,7 +24,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from ..base.files import write_json
 from ..base.paths import resolve
 from ..datasets.domains import load_split
-from ..datasets.labels import IGNORE, ClassSet, read_image
+from ..datasets.labels import IGNORE, ClassSet
+from ..base.images import read_image
 from ..datasets.splits import Item, Split, fingerprint, load_label
 from ..evaluation.figures import blend, comparison, error_map
 from ..evaluation.predict import Predictor, evaluate, image_names

@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from ..base.files import atomic_write
-from ..datasets.domains import IMAGES
-from ..datasets.labels import ClassSet, read_image
+from ..base.images import IMAGES
+from ..datasets.labels import ClassSet
+from ..base.images import read_image
 from ..evaluation.figures import STYLE, new_figure, paint_classes, save_figure
 from ..evaluation.predict import Predictor
 from .video import duration, read_frames, write_video

@@ -25,6 +25,7 @@ from ..base.paths import resolve
 from ..datasets.domains import get_domain
 from ..datasets.labels import CITYSCAPES19, CITYSCAPES_IDS
 from .render import render
+from uuid import uuid4
 
 # %% ../../nbs/api/streets/06_samples.ipynb #21e82884
 VERSION = 1  # of the pictures: raised when the same seed draws another picture
@@ -170,7 +171,7 @@ def write_samples(
     if found(root, want):
         return root
     samples = gta5_samples(*n_gta5) + cityscapes_samples(*n_cityscapes) + iitk_samples(*n_iitk)
-    part = root.with_name(f".{root.name}.{os.getpid()}.part")
+    part = root.with_name(f".{root.name}.{uuid4().hex[:12]}.part")
     try:
         part.mkdir(parents=True)
         write_all(samples, part, workers or cores(), seed=seed, size=tuple(size))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..base.distributed import all_gather, is_main
 from ..base.files import atomic_write, write_json
-from ..datasets.labels import read_image
+from ..base.images import read_image
 from ..datasets.loading import eval_loader
 from ..datasets.splits import Split
 from ..evaluation.label_free import RULES, LabelFree

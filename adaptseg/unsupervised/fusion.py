@@ -16,7 +16,8 @@ from scipy.ndimage import distance_transform_edt
 from skimage.measure import regionprops_table
 from torch import Tensor
 
-from ..datasets.labels import IGNORE, ClassSet, read_image
+from ..datasets.labels import IGNORE, ClassSet
+from ..base.images import read_image
 from ..datasets.splits import Split, load_label
 from ..evaluation.metrics import confusion_matrix, scores
 from ..evaluation.predict import Predictor

@@ -51,7 +51,7 @@ def seeded_networks(
     nets = []
     for seed in seeds:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would reach devices
             nets.append(KanezakiNet(channels, blocks).state_dict())
     both = KanezakiNet(channels, blocks, len(seeds))
     both.load_state_dict({k: torch.cat([n[k] for n in nets]) if v.ndim else v for k, v in nets[0].items()})

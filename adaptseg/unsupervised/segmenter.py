@@ -26,7 +26,8 @@ from ..datasets.labels import IGNORE
 from ..evaluation.predict import predict_labels
 from ..networks.saving import read_tensors, write_tensors
 from ..runs.config import checked
-from .images import network_image, resize_image, resize_map, rgb_image, superpixels, working_size
+from .images import network_image, resize_image, resize_map, superpixels, working_size
+from ..base.images import rgb_image
 from .kanezaki import Iteration, Kanezaki, KanezakiNet, seeded_networks, superpixel_vote
 
 # %% ../../nbs/api/unsupervised/02_segmenter.ipynb #56be885d
