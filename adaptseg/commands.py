@@ -12,6 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
 from .base.claims import owned
@@ -30,7 +31,7 @@ from .reports.experiments import experiments_job
 from .reports.filming import film
 from .runs.config import as_parameters, make_config
 from .runs.folder import Run, check_free, differences, run_path
-from .unsupervised.folder import check_folder, find_images, segment_job
+from .unsupervised.folder import FAILED, check_folder, find_images, segment_job
 
 # %% ../nbs/api/03_commands.ipynb #e3690dc2
 def train_command(parameters: dict) -> Run:
@@ -54,7 +55,7 @@ def train_together(parameters: dict) -> Run:
     stop()
     return run
 
-
+# %% ../nbs/api/03_commands.ipynb #b7e3255a
 def segment_command(
     parameters: dict,
     workers: int | None = None,
@@ -66,7 +67,15 @@ def segment_command(
     if workers or scheduler:
         segment_on_workers(given(parameters), workers, scheduler)
     with owned(job.path):
-        return run_notebook("segment", job.path, {k: getattr(job, k) for k in given(parameters)})
+        folder = run_notebook("segment", job.path, {k: getattr(job, k) for k in given(parameters)})
+    failed = folder / FAILED
+    if failed.is_file():
+        rows = pd.read_csv(failed)
+        raise ValueError(
+            f"{len(rows)} images could not be read, {rows['image'][0]} first: {rows['why'][0]} All others are done; "
+            f"{failed} lists them. Mend or remove them, and call again."
+        )
+    return folder
 
 # %% ../nbs/api/03_commands.ipynb #cc48092d
 def evaluate_command(parameters: dict) -> Path:  # folder of the results

@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from ..base.paths import resolve
 from .looks import Look, confidence_map, is_known, look, outlined, small_image, small_truth
 from ..datasets.checking import found_datasets
-from ..datasets.domains import load_split
+from ..datasets.domains import DOMAINS, load_split
 from ..datasets.labels import CLASS_SETS, IGNORE, ClassSet
 from ..datasets.splits import Item, Split
 from ..evaluation.charts import run_names
@@ -55,7 +55,7 @@ def domain_choices(
     if data_root is None:
         return list(SAMPLE_DOMAINS)
     names = [n for n in found_datasets(resolve(data_root)) if n != "bsds500"]
-    return names + (["camvid_day", "camvid_dusk"] if "camvid" in names else [])
+    return names + [name for name, domain in DOMAINS.items() if domain.part_of in names]
 
 # %% ../../nbs/api/dashboards/02_explorer.ipynb #103dfe06
 def find_split(

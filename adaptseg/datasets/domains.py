@@ -43,6 +43,7 @@ class Domain:
     classes: ClassSet | None  # its own class set; None if nothing says so
     find: Callable  # (Files, split, labels wanted) -> {key: image path}, {key: label path} or None
     splits: tuple = ("train", "val")  # the splits that it may have
+    part_of: str | None = None  # the domain whose files it shares
 
 # %% ../../nbs/api/datasets/02_domains.ipynb #b3d39bdd
 def list_files(
@@ -265,7 +266,8 @@ DOMAINS = {name: Domain(name, Path(folder), *rest) for name, folder, *rest in ((
     "leftImg8bit/{split}/CITY/NAME_leftImg8bit.png, gtFine/{split}/CITY/NAME_gtFine_labelIds.png", CITYSCAPES_IDS,
     CITYSCAPES19, _find_cityscapes, _ALL3), ("iitk", "IITK", "leftImg8bit/{split}/camera1..5/JPEGImages/00314.jpg",
     CITYSCAPES_IDS, CITYSCAPES19, _find_iitk), ("camvid", *_CAMVID, _find_camvid, _ALL3), ("camvid_day", *_CAMVID,
-    partial(_find_camvid, dusk=False), _ALL3), ("camvid_dusk", *_CAMVID, partial(_find_camvid, dusk=True), _ALL3))}
+    partial(_find_camvid, dusk=False), _ALL3, "camvid"), ("camvid_dusk", *_CAMVID,
+    partial(_find_camvid, dusk=True), _ALL3, "camvid"))}
 # fmt: on
 
 # %% ../../nbs/api/datasets/02_domains.ipynb #e7840a63

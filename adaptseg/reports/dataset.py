@@ -15,11 +15,11 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..base.images import read_image
 from ..base.paths import resolve
 from ..datasets.checking import Report, check_dataset, dataset, known_report
-from ..datasets.domains import load_split
+from ..datasets.domains import DOMAINS, load_split
 from ..datasets.labels import ClassSet, read_label
-from ..base.images import read_image
 from ..datasets.splits import Item, Split, load_label
 from ..evaluation.charts import mark_selected
 from ..evaluation.figures import STYLE, comparison, new_figure
@@ -54,7 +54,8 @@ def dataset_job(**values) -> DatasetJob:  # fields of `DatasetJob`; None means i
 
 def open_dataset(job: DatasetJob) -> tuple[Report, Split]:
     "The report on the whole dataset, from its manifest or by a check, and the split to look at."
-    root, name = dataset_root(job.data_root, job.domain), "camvid" if job.domain.startswith("camvid_") else job.domain
+    root = dataset_root(job.data_root, job.domain)
+    name = getattr(DOMAINS.get(job.domain), "part_of", None) or job.domain
     folder = root / dataset(name).folder
     return known_report(name, folder) or check_dataset(name, folder), open_split(job.domain, job.split, root)
 

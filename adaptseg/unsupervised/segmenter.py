@@ -227,19 +227,27 @@ def __call__(
     "Train a network for this image, and give its labels."
     return next(self.many([image], [scribble], callback))[1]
 
-
+# %% ../../nbs/api/unsupervised/02_segmenter.ipynb #e1aa6548
 @patch
 def many(
     self: Segmenter,
     images: Iterable,  # each as for `rgb_image`; opened when their turn comes
     scribbles: Iterable | None = None,  # (H, W) label map or None for each
     callback: Callable[[Iteration], None] | None = None,  # called in each iteration; its `images` count through all
+    # called with the number of an image that cannot be read, and why; None: that ends it
+    unreadable: Callable[[int, Exception], None] | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:  # which image, and its (H, W) uint8 labels, in the order of completion
     "Label maps of many images, side by side where that pays."
     waiting = {}
     pairs = zip(images, repeat(None)) if scribbles is None else zip(images, scribbles, strict=True)
     for i, (image, scribble) in enumerate(pairs):
-        ready = prepare(image, self.cfg, scribble)
+        try:
+            ready = prepare(image, self.cfg, scribble)
+        except (ValueError, OSError) as e:
+            if unreadable is None:
+                raise
+            unreadable(i, e)
+            continue
         size, drawn = tuple(ready.x.shape[-2:]), bool((ready.scribble != IGNORE).any())
         if size == (1, 1) or is_uniform(ready.x) and not drawn:
             yield i, np.zeros(ready.size, np.uint8)
@@ -360,10 +368,20 @@ def __call__(
 
 @patch
 def many(
-    self: ReferenceSegmenter, images: Iterable
+    self: ReferenceSegmenter,
+    images: Iterable,  # each as for `rgb_image`
+    unreadable: Callable[[int, Exception], None] | None = None,  # as for `Segmenter.many`
 ) -> Iterator[tuple[int, np.ndarray]]:  # which image, and its (H, W) labels
     "As `Segmenter.many`."
-    return ((i, self(image)) for i, image in enumerate(images))
+    for i, image in enumerate(images):
+        try:
+            labels = self(image)
+        except (ValueError, OSError) as e:
+            if unreadable is None:
+                raise
+            unreadable(i, e)
+            continue
+        yield i, labels
 
 
 @patch
@@ -371,7 +389,7 @@ def save(self: ReferenceSegmenter, path: str | Path) -> None:  # .safetensors fi
     "Write network and settings."
     write_tensors(Path(path), self.net.state_dict(), {"segmenter": self.cfg.model_dump()})
 
-
+# %% ../../nbs/api/unsupervised/02_segmenter.ipynb #23ba201d
 @patch(cls_method=True)
 def load(
     cls: ReferenceSegmenter,
