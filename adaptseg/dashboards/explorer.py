@@ -7,6 +7,7 @@ __all__ = ['FIELDS', 'run_table', 'domain_choices', 'find_split', 'Panel', 'Expl
 
 # %% ../../nbs/api/dashboards/02_explorer.ipynb #bc4b5f3b
 from collections import OrderedDict
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -186,7 +187,9 @@ def previous(self: Explorer) -> None:
 def image_scores(self: Explorer, run: str) -> dict[str, float]:  # image name -> mIoU 0..1
     "What is known of the images of the split: from the run's metrics, and from what was looked at."
     known = self.overall(run).get("images_miou", {})
-    seen = {name: image_miou(torch.from_numpy(m)) for (r, name), m in self.matrices.items() if r == run and m.size}
+    seen = {
+        name: image_miou(torch.from_numpy(m)) for (r, name), m in list(self.matrices.items()) if r == run and m.size
+    }
     return {n: v for n, v in {**known, **seen}.items() if v is not None and n in set(self.names)}
 
 
@@ -238,17 +241,12 @@ def all_classes(self: Explorer) -> None:
 # %% ../../nbs/api/dashboards/02_explorer.ipynb #9bb736d3
 @patch
 def look(self: Explorer, run: str, ahead: int = 0) -> Look:  # of the current image, or of one further on
-    "A run's view of an image, from the cache or computed; one at a time."
-    item, name, classes, matrices, folder = (
-        self.item(ahead),
-        self.item_name(ahead),
-        self.split.classes,
-        self.matrices,
-        self.runs[run][0].path,
-    )
+    "A run's view of an image: from the cache at once, or computed, one at a time."
+    item, name, classes, matrices = self.item(ahead), self.item_name(ahead), self.split.classes, self.matrices
+    weights = self.runs[run][0].path / "weights.safetensors"
     try:
-        with self.lock:
-            found = look(folder / "weights.safetensors", item, classes, lambda: self.predictor(run))
+        with nullcontext() if is_known(weights, item, classes) else self.lock:  # what is there waits for nobody
+            found = look(weights, item, classes, lambda: self.predictor(run))
     except (ValueError, OSError, RuntimeError) as e:
         self.failed[run, name] = str(e)
         raise
@@ -279,8 +277,10 @@ def pending(self: Explorer, ahead: int = 0) -> list[str]:
 
 @patch
 def predictor(self: Explorer, run: str) -> Predictor:
-    "A run's network; the last two are kept."
-    if run not in self.predictors:
+    "A run's network; the two that were used last are kept."
+    if run in self.predictors:
+        self.predictors.move_to_end(run)
+    else:
         self.predictors[run] = Predictor.load(self.runs[run][0].path)
         if len(self.predictors) > 2:
             self.predictors.popitem(last=False)

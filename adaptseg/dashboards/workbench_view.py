@@ -15,13 +15,12 @@ from threading import Thread
 
 import ipywidgets as W
 from fastcore.basics import patch
-from matplotlib import rc_context
 
 from .explorer_view import renew
 from .picture_view import PictureView, button, told
 from .workbench import Workbench
 from ..datasets.labels import IGNORE
-from ..evaluation.figures import STYLE, new_figure
+from ..evaluation.figures import new_figure, styled
 from ..unsupervised.folder import segment_colours
 
 # %% ../../nbs/api/dashboards/06_workbench_view.ipynb #7b219320
@@ -30,7 +29,7 @@ def progress_png(
     losses: list[float],
 ) -> bytes:  # PNG
     "Label count and loss over the iterations."
-    with rc_context(STYLE):
+    with styled():
         fig = new_figure(4.2, 2.6, layout="constrained")
         for ax, values, title, ink in zip(
             fig.subplots(2, 1, sharex=True), (counts, losses), ("labels", "loss"), ("#0072b2", "#d55e00")

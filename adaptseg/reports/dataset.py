@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,7 +21,7 @@ from ..datasets.domains import DOMAINS, load_split
 from ..datasets.labels import ClassSet, read_label
 from ..datasets.splits import Item, Split, load_label
 from ..evaluation.charts import mark_selected
-from ..evaluation.figures import STYLE, comparison, new_figure
+from ..evaluation.figures import comparison, new_figure, styled
 from ..evaluation.gallery import pick_items
 from ..runs.config import checked
 from ..streets.samples import dataset_root
@@ -105,7 +104,7 @@ def frequency_figure(
 ) -> Figure:
     "The share of each class in the pixels, in percent, on a logarithmic axis; what does not occur has no bar."
     y, thick = np.arange(len(classes)), 0.8 / len(frequencies)
-    with rc_context(STYLE):
+    with styled():
         fig = new_figure(8, 1 + 0.28 * len(classes), layout="constrained")
         ax = fig.subplots()
         for k, (name, table) in enumerate(frequencies.items()):

@@ -12,15 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from ..base.files import atomic_write
-from ..base.images import IMAGES
+from ..base.images import IMAGES, read_image
 from ..datasets.labels import ClassSet
-from ..base.images import read_image
-from ..evaluation.figures import STYLE, new_figure, paint_classes, save_figure
+from ..evaluation.figures import new_figure, paint_classes, save_figure, styled
 from ..evaluation.predict import Predictor
 from .video import duration, read_frames, write_video
 from ..unsupervised.fusion import find_objects
@@ -80,7 +78,7 @@ def objects_chart(
 ) -> Figure:
     "How many objects of each selected class there are over time; classes that never occur are left out."
     names = [name for name in counted_classes(table) if table[name].any()]
-    with rc_context(STYLE):
+    with styled():
         fig = new_figure(9, 3, layout="constrained")
         ax = fig.subplots()
         for i, name in enumerate(names):
