@@ -7,6 +7,9 @@ import inspect
 import json
 import re
 import subprocess
+import sys
+from configparser import ConfigParser
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -162,6 +165,24 @@ def test_what_is_public_says_what_it_is(path):
         if (inspect.isfunction(thing) or inspect.isclass(thing)) and not described(thing)
     ]
     assert not mute, f"without a docstring: {', '.join(mute)}"
+
+
+def test_every_package_that_is_imported_is_declared():
+    settings = ConfigParser(delimiters=["="], interpolation=None)
+    settings.read(ROOT / "settings.ini", encoding="utf8")
+    values = settings["DEFAULT"]
+    names = " ".join(values[k] for k in ("requirements", "cluster_requirements")).split()
+    declared = {re.split(r"[<>=]", name)[0].lower().replace("_", "-") for name in names}
+    whose = packages_distributions()
+    missing = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+            found = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            found += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for top in {name.partition(".")[0] for name in found} - {"adaptseg", *sys.stdlib_module_names}:
+                if not {name.lower().replace("_", "-") for name in whose.get(top, [top])} & declared:
+                    missing[top] = path.name
+    assert not missing, f"imported, and not among the requirements of settings.ini: {missing}"
 
 
 def described(thing):

@@ -17,13 +17,14 @@ import torch
 from matplotlib import colormaps
 from PIL import Image
 
-from ..datasets.labels import ClassSet
+from ..base.cache import cached, cached_file
 from ..base.images import read_image
+from ..datasets.labels import ClassSet
 from ..datasets.splits import Item, load_label
 from ..evaluation.metrics import confusion_matrix
 from ..evaluation.predict import Predictor
 from ..unsupervised.fusion import borders
-from ..unsupervised.images import cached, cached_file, resize_image, resize_map, working_size
+from ..unsupervised.images import resize_image, resize_map, working_size
 
 # %% ../../nbs/api/dashboards/00_looks.ipynb #3df5df8c
 PIXELS = 500_000  # of a picture on the screen, at most

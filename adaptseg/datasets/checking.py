@@ -57,7 +57,7 @@ BSDS500 = Domain(
 
 
 def known_datasets() -> dict[str, Domain]:
-    "What lies in a data root, by name: the domains, registered ones too, and BSDS500; a part of another is none itself."
+    "What lies in a data root, by name: the domains, registered ones too, and BSDS500; parts of others are none."
     whole = {name: d for name, d in DOMAINS.items() if not d.part_of}
     return {**whole, "bsds500": BSDS500}
 

@@ -9,23 +9,22 @@ __all__ = ['VERSION', 'RECORD', 'CITIES', 'SAMPLE_DOMAINS', 'Sample', 'gta5_samp
 # %% ../../nbs/api/streets/06_samples.ipynb #af82c112
 import json
 import multiprocessing
-import os
 import shutil
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 import numpy as np
 from PIL import Image
 
-from ..base.parallel import cores
+from ..base.parallel import cores, may_fork
 from ..base.paths import resolve
 from ..datasets.domains import get_domain
 from ..datasets.labels import CITYSCAPES19, CITYSCAPES_IDS
 from .render import render
-from uuid import uuid4
 
 # %% ../../nbs/api/streets/06_samples.ipynb #21e82884
 VERSION = 1  # of the pictures: raised when the same seed draws another picture
@@ -141,7 +140,7 @@ def found(root, want):
 def write_all(samples, root, workers, **kw):
     "Write `samples` below `root` with `workers` processes"
     job = partial(write_sample, root=root, **kw)
-    if workers < 2 or "fork" not in multiprocessing.get_all_start_methods():
+    if workers < 2 or not may_fork():
         return [job(s) for s in samples]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the workers use no threads of the parent
