@@ -288,7 +288,10 @@ def _is_colour16(f) -> bool:
 
 def _first_channel16(f) -> np.ndarray:
     "(H, W) uint16: the first channel of a 16-bit colour PNG, which Pillow cuts down to 8 bits."
-    import torch
-    from torchvision.io import decode_png
+    import av  # FFmpeg, for this alone; torchvision's decode_png ends the process at a damaged file
 
-    return decode_png(torch.frombuffer(bytearray(f.read()), dtype=torch.uint8))[0].numpy()
+    try:
+        with av.open(f) as video:
+            return next(video.decode(video=0)).to_ndarray()[..., 0].copy()
+    except av.error.FFmpegError as e:
+        raise ValueError(str(e)) from e
