@@ -9,7 +9,6 @@ __all__ = ['LIBRARY', 'KINDS', 'Parameter', 'class_fields', 'read_parameters', '
 # %% ../nbs/api/04_cli.ipynb #6afcc71f
 import argparse
 import ast
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple

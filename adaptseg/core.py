@@ -7,9 +7,9 @@ __all__ = ['train', 'make_config', 'Config', 'PRESETS', 'notebook_config', 'reso
            'open_network', 'load_split', 'dataset_root', 'domain_names', 'get_domain', 'check_dataset', 'write_samples',
            'ClassSet', 'class_set', 'CITYSCAPES19', 'read_image', 'read_label', 'comparison', 'contact_sheet',
            'save_figure', 'learning_curves', 'per_class_bars', 'show_predictions', 'compare_runs', 'results_table',
-           'summary_table', 'choices_table', 'mean_iou', 'Method', 'method', 'upsample', 'Segmenter', 'segment_images',
-           'overlay', 'segment_scores', 'fuse', 'find_objects', 'film', 'dashboard', 'live', 'Monitor', 'Explorer',
-           'Player', 'Workbench', 'Sweep']
+           'summary_table', 'choices_table', 'mean_iou', 'Method', 'upsample', 'Segmenter', 'segment_images', 'overlay',
+           'segment_scores', 'fuse', 'find_objects', 'film', 'dashboard', 'live', 'Monitor', 'Explorer', 'Player',
+           'Workbench', 'Sweep']
 
 # %% ../nbs/api/02_core.ipynb #19922854
 from .base.paths import resolve
@@ -30,7 +30,7 @@ from .evaluation.metrics import mean_iou
 
 # %% ../nbs/api/02_core.ipynb #41c25854
 from .evaluation.predict import Predictor, evaluate
-from .methods.registry import Method, method
+from .methods.registry import Method
 from .networks.losses import upsample
 from .networks.weights import open_network
 from .reports.compare import compare_runs
@@ -53,7 +53,7 @@ _all_ = ["train", "make_config", "Config", "PRESETS", "notebook_config", "resolv
     "evaluate", "open_network", "load_split", "dataset_root", "domain_names", "get_domain", "check_dataset",
     "write_samples", "ClassSet", "class_set", "CITYSCAPES19", "read_image", "read_label", "comparison",
     "contact_sheet", "save_figure", "learning_curves", "per_class_bars", "show_predictions", "compare_runs",
-    "results_table", "summary_table", "choices_table", "mean_iou", "Method", "method", "upsample", "Segmenter",
+    "results_table", "summary_table", "choices_table", "mean_iou", "Method", "upsample", "Segmenter",
     "segment_images", "overlay", "segment_scores", "fuse", "find_objects", "film", "dashboard", "live", "Monitor",
     "Explorer", "Player", "Workbench", "Sweep"]
 # fmt: on

@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adaptseg.dashboards.app import served_notebook, voila_command, voila_environment
+from adaptseg.dashboards.app import ask_for, served_notebook, voila_command, voila_environment
 from adaptseg.networks.deeplab import deeplab
 from adaptseg.datasets.labels import CITYSCAPES19
 from adaptseg.runs.config import make_config
@@ -71,18 +71,20 @@ def fetch(address):
         return e.code, e.read().decode("utf8", "replace")
 
 
-def serve(folders, **options):
+def serve(folders, password=""):
     "The app as `adaptseg app` starts it: process and address."
     port, place = free_port(), folders / f"served-{time.time_ns()}"
     place.mkdir()
     notebook = served_notebook(place, str(folders / "runs"), str(folders / "data"), str(folders / "views"))
+    if password:
+        ask_for(place, password)
     env = {
         **voila_environment(notebook),
         "ADAPTSEG_CACHE": str(folders / "cache"),
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }
     process = subprocess.Popen(
-        voila_command(notebook, port, **options),
+        voila_command(notebook, port),
         cwd=place,
         env=env,
         stdout=subprocess.DEVNULL,

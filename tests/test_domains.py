@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaptseg.datasets.domains import domain_names, get_domain, load_split, mix_weights, read_ids
+from adaptseg.datasets.domains import domain_names, get_domain, load_split, read_ids
 from adaptseg.datasets.labels import CAMVID11, CITYSCAPES19, SYNTHIA16, SYNTHIA13
 from adaptseg.datasets.splits import check_split, fingerprint, load_label
 from test_labels import png16
@@ -349,10 +349,6 @@ def test_unions(root):
     )
     assert load_split("cityscapes + iitk", "train", root, labels=False) == found
     assert load_split("cityscapes+iitk", "train", root, labels=False, mix="proportional").weights == (4 / 19, 15 / 19)
-    assert load_split("iitk+cityscapes", "train", root, labels=False, mix="report").weights == (
-        1 - 4 / 250_000,
-        4 / 250_000,
-    )
     assert load_split("cityscapes+iitk", "train", root, labels=False, mix="1,3").weights == (0.25, 0.75)
     assert not load_split("cityscapes+iitk", "train", root).labelled
     both = load_split("gta5+cityscapes", "train", root)
@@ -372,10 +368,6 @@ def test_unions_that_cannot_be(root):
     fails(ValueError, "names each domain once", "gta5+gta5", "train", root)
     for mix in ("report", "0.5", "0.5,0.5,0.5", "often", "0,1", "-1,2"):
         fails(ValueError, "use equal, proportional", "gta5+camvid", "train", root, labels=False, mix=mix)
-
-
-def test_the_report_mix_of_the_real_sizes():
-    assert mix_weights("report", ["cityscapes", "iitk"], [2975, 6224])[0] == pytest.approx(0.0119)
 
 
 # A user's own folder

@@ -353,3 +353,22 @@ def test_workers_segment_in_chunks(tmp_path):
         )
     assert (tmp_path / "out/many/scores.csv").read_text() == (tmp_path / "out/one/scores.csv").read_text()
     assert "5/5" not in call("-p", "name", "many", "--workers", "2").stdout
+
+
+def test_a_broken_photograph_is_named_and_the_others_are_segmented(folder, tmp_path):
+    photos = tmp_path / "mine"
+    photos.mkdir()
+    for name, ending in (("a", "png"), ("c", "webp"), ("d", "BMP")):
+        Image.open(next((folder / "photos").iterdir())).convert("RGB").resize((24, 16)).save(
+            photos / f"{name}.{ending}"
+        )
+    (photos / "b.png").write_text("<html>")
+    options = ["--out", str(tmp_path / "out"), "--channels", "8", "--iterations", "3"]
+    for _ in range(2):
+        done = command("segment", "--images", str(photos), *options)
+        assert done.returncode == 1 and "1 images could not be read, b first" in done.stderr, done.stderr
+        assert "b.png: cannot be decoded" in done.stderr
+        labels = tmp_path / "out/mine-continuity-s0/labels"
+        assert sorted(p.stem for p in labels.iterdir()) == ["a", "c", "d"]
+    (photos / "b.png").unlink()
+    assert command("segment", "--images", str(photos), *options).returncode == 0

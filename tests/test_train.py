@@ -1,6 +1,7 @@
 """The runnable notebook and the command line, run as a person would, on tiny sample domains."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,13 @@ def adaptseg(*args):
     return call("-c", "from adaptseg.cli import main; main()", *args)
 
 
+@pytest.mark.parametrize("command", [[], ["train"], ["experiments"]])
+def test_help_loads_nothing_heavy(command):
+    done = call("-X", "importtime", "-m", "adaptseg", *command, "--help")
+    assert done.returncode == 0 and "usage: adaptseg" in done.stdout
+    assert not re.findall(r"\| +(torch|numpy|pydantic|matplotlib|fastai)\n", done.stderr)
+
+
 def test_papermill_runs_the_notebook(data, tmp_path):
     done = call(
         "-m",
@@ -62,11 +70,11 @@ def test_papermill_runs_the_notebook(data, tmp_path):
         "metrics.json",
         "weights.safetensors",
         "discriminators.safetensors",
-        "checkpoint.pt",
         "comparison.png",
         "curves.png",
     } <= {p.name for p in run.iterdir()}
     assert not list(run.glob(".*")), "something half-written stayed behind"
+    assert not (run / "checkpoint.pt").exists(), "there is nothing to go on with"
     metrics = json.loads((run / "metrics.json").read_text())
     assert set(metrics) == {"iitk/val", "gta5/val"} and 0 <= metrics["iitk/val"]["miou"] <= 1
 

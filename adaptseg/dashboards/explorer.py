@@ -134,6 +134,16 @@ def choose(self: Explorer, names: list[str]) -> None:
     if self.split and self.classes_wanted not in (None, self.split.classes):
         self.open(self.split.name, self.split.split, self.name)
 
+# %% ../../nbs/api/dashboards/02_explorer.ipynb #98bbdb48
+@patch
+def newest(self: Explorer) -> list[str]:
+    "What people come for: the newest run, behind the newest of its pair that is not adapted; none where nothing is."
+    begun = sorted(self.runs, key=lambda name: self.runs[name][1].get("started", ""), reverse=True)
+    pair = [name for name in begun if self.runs[name][0].path.parent == self.runs[begun[0]][0].path.parent]
+    plain = [name for name in pair if self.runs[name][1].get("method") == "source_only"]
+    other = [name for name in pair if name not in plain]
+    return plain[:1] + other[:1]
+
 # %% ../../nbs/api/dashboards/02_explorer.ipynb #ebd7329d
 @patch(as_prop=True)
 def classes_wanted(self: Explorer) -> ClassSet | None:

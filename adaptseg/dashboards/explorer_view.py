@@ -76,6 +76,8 @@ class ExplorerView(W.VBox):
         self.refresh()
         if explorer.domains:
             self.open_domain()
+        if not explorer.chosen:
+            self.runs.value = explorer.newest()
         Thread(target=self._work, daemon=True).start()
 
 # %% ../../nbs/api/dashboards/03_explorer_view.ipynb #f47b1231
@@ -276,7 +278,8 @@ def _draw(self: ExplorerView, panels):
             view.picture = b""
         else:
             view.show(p.picture)
-    width = f"{max(24, 97 // max(1, len(panels)))}%"
+    columns = len(panels) if len(panels) <= 3 else -(-len(panels) // 2)  # two rows of many
+    width = f"{97 // max(1, columns)}%"
     shown = [self.pictures[i] for i in range(len(panels))]
     for view in shown:
         view.layout.width = width

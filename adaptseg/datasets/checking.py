@@ -25,7 +25,15 @@ from ..base.parallel import parallel_map
 from .annotators import read_truths
 from .domains import DOMAINS, Domain, Files, get_domain
 from .labels import read_label
-from .splits import MANIFEST, Packed, Row, manifest_fingerprint, read_manifest, tolerated
+from adaptseg.datasets.splits import (
+    MANIFEST,
+    Packed,
+    Row,
+    manifest_fingerprint,
+    read_manifest,
+    tolerated,
+    unequal_sizes,
+)
 
 # %% ../../nbs/api/datasets/05_checking.ipynb #61ce83dc
 OFFICIAL = {  # images of each split, or of all of them together
@@ -88,7 +96,7 @@ def look(
     "Read both files of a pair to the end."
     name = lambda path: path.relative_to(folder).as_posix() if path else ""
     row, problems = Row(name(pair.image), name(pair.label)), []
-    for side, read in (("image", _look_at_image), ("label", partial(_look_at_label, domain))):
+    for side, read in (("image", _look_at_image), ("label", partial(_look_at_label, domain, pair.image))):
         path = getattr(pair, side)
         if path is None:
             if side == "image" or pair.labelled:
@@ -109,11 +117,11 @@ def _look_at_image(path, row, problems) -> dict:
     return dict(width=width, height=height)
 
 # %% ../../nbs/api/datasets/05_checking.ipynb #08758101
-def _look_at_label(domain, path, row, problems) -> dict:
+def _look_at_label(domain, image, path, row, problems) -> dict:
     maps = read_truths(path.parent, path.stem) if path.suffix == ".mat" else [read_label(path)]
-    size = (row.height, row.width)
-    if row.width and any(m.shape != size for m in maps):
-        problems.insert(0, f"sizes differ: {row.width}x{row.height}, its label {maps[0].shape[1]}x{maps[0].shape[0]}")
+    odd = [m.shape for m in maps if row.width and m.shape != (row.height, row.width)]
+    if odd:
+        problems.insert(0, f"sizes differ: {unequal_sizes(image, (row.height, row.width), odd[0])}")
     if path.suffix == ".mat":
         return dict(ids=" ".join(f"{k}:{len(np.unique(m))}" for k, m in enumerate(maps)))
     counts = np.bincount(maps[0].ravel().astype(np.int64) + 1)  # ids begin at -1

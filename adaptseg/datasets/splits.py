@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MANIFEST', 'DROPS_PAIRS', 'Row', 'read_manifest', 'manifest_fingerprint', 'Packed', 'place', 'Item', 'load_label',
-           'Split', 'pair_items', 'tolerated', 'check_split', 'fingerprint']
+           'Split', 'pair_items', 'unequal_sizes', 'tolerated', 'check_split', 'fingerprint']
 
 # %% ../../nbs/api/datasets/01_splits.ipynb #de409a08
 import csv
@@ -242,11 +242,30 @@ def _each(function, items) -> list:
         return list(pool.map(function, items))
 
 
+def unequal_sizes(
+    image,  # the file
+    size: tuple,  # (height, width) of the image, upright
+    label: tuple,  # (height, width) of its label map, as stored
+) -> str:  # nothing where they agree
+    "What is wrong with the sizes of a pair."
+    if size == label:
+        return ""
+    said = f"{size[1]}x{size[0]}, its label {label[1]}x{label[0]}"
+    if image_size(image, upright=False) == label:
+        said += (
+            ", as the photograph is stored: EXIF turns the photograph, and nothing turns its label. Turn the label "
+            "map likewise, or store the photograph upright"
+        )
+    return said
+
+
 def _unequal(item: Item) -> str:
     "What is wrong with the sizes of a pair, or nothing."
-    image = image_size(item.image)
-    label = image if item.label is None else image_size(item.label)
-    return "" if image == label else f"{item.image} ({image[1]}x{image[0]}, its label {label[1]}x{label[0]})"
+    if item.label is None:
+        image_size(item.image)  # or an error
+        return ""
+    found = unequal_sizes(item.image, image_size(item.image), image_size(item.label, upright=False))
+    return found and f"{item.image} ({found})"
 
 
 def tolerated(

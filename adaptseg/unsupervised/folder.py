@@ -22,7 +22,7 @@ from pydantic import Field
 from skimage.segmentation import mark_boundaries
 
 from ..base.files import atomic_write, write_json
-from ..base.images import IMAGES, rgb_image
+from ..base.images import IMAGES, images_below, rgb_image
 from ..base.paths import resolve
 from ..datasets.annotators import read_truths
 from ..datasets.domains import load_split
@@ -107,9 +107,7 @@ def _by_name(folder):
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
     found = {}
-    for p in sorted(folder.rglob("*")):
-        if p.suffix.lower() not in IMAGES or p.name.startswith("."):
-            continue
+    for p in images_below(folder):
         name = "_".join(p.relative_to(folder).with_suffix("").parts)
         if name in found:
             raise ValueError(f"images: {p} and {found[name]} would both be called {name}; rename one of them")
@@ -175,7 +173,7 @@ def open_folder(
     "Make the job's folder ready; what was made with other settings or of another file goes."
     changed, record, parts = check_folder(job), job.path / "segments.json", ("labels", "overlays")
     seen = json.loads(record.read_text())["sources"] if record.is_file() and not changed else {}
-    sources = {name: [str(f), f.stat().st_size, f.stat().st_mtime_ns] for name, f in files.items()}
+    sources = {name: [str(f), *_state(f)] for name, f in files.items()}
     for part in parts:
         (job.path / part).mkdir(parents=True, exist_ok=True)
     outputs = {name: [job.path / part / f"{name}.png" for part in parts] for name in files}
@@ -185,6 +183,15 @@ def open_folder(
             f.unlink(missing_ok=True)
     write_json(record, {**job.model_dump(), **environment(), "sources": seen | sources})
     return todo
+
+
+def _state(file):
+    "What changes when a file changes; nothing of one that is not there, such as the end of a link."
+    try:
+        found = file.stat()
+    except OSError:
+        return ()
+    return found.st_size, found.st_mtime_ns
 
 # %% ../../nbs/api/unsupervised/05_folder.ipynb #94892763
 FAILED = "failed.csv"  # which images could not be read, and why; there is none where all could
