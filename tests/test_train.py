@@ -114,7 +114,7 @@ def test_command_keeps_the_notebook_and_does_not_overwrite(data, tmp_path):
     [
         (dict(sorce="gta5"), "Did you mean 'source'"),
         (dict(steps=-1), "greater than or equal to 0"),
-        (dict(method="dacs"), "'adaptseg_single' or 'adaptseg_lsgan'"),
+        (dict(method="dacs"), "expected one of adaptseg_single, "),
         (dict(data_root="no/such/folder"), "does not exist"),
         (dict(source="gta6"), "unknown domain"),
         (dict(source="synthia", data_root=None), "none of the sample domains"),
@@ -127,7 +127,8 @@ def test_mistakes_stop_at_the_door(wrong, words, data, tmp_path):
         "train", *flags(**{"preset": "sample", **TINY, "data_root": data, "out": tmp_path / "runs", **wrong})
     )
     assert done.returncode == 1 and words in done.stderr, done.stderr[-3000:]
-    assert not (tmp_path / "runs").exists()
+    left = [p.name for p in (tmp_path / "runs").rglob("*") if p.is_file()]
+    assert left in ([], [".claims.lock"]), "a lock's file stays, since somebody else may wait on it; nothing else does"
 
 
 def test_papermill_stops_at_an_unknown_name(data, tmp_path):
