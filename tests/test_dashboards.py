@@ -238,7 +238,7 @@ def until(what, seconds=60):
 def test_explorer(either, folders):
     page = either
     pictures = page.locator(".adaptseg-picture")
-    assert pictures.count() == 2, "input and ground truth"
+    assert pictures.count() == 4, "input, ground truth and the newest pair of runs"
     runs = page.locator("select[multiple]")
     runs.select_option(index=[0, 1])
     until(lambda: pictures.count() == 4 and "computing" not in pictures.nth(3).inner_text())

@@ -267,7 +267,7 @@ def _unequal(item: Item) -> str:
     found = unequal_sizes(item.image, image_size(item.image), image_size(item.label, upright=False))
     return found and f"{item.image} ({found})"
 
-
+# %% ../../nbs/api/datasets/01_splits.ipynb #67653bfc
 def tolerated(
     domain: str,  # its name
     wrong: int,  # pairs of unequal size

@@ -184,7 +184,7 @@ def open_folder(
     write_json(record, {**job.model_dump(), **environment(), "sources": seen | sources})
     return todo
 
-
+# %% ../../nbs/api/unsupervised/05_folder.ipynb #d18a8886
 def _state(file):
     "What changes when a file changes; nothing of one that is not there, such as the end of a link."
     try:
