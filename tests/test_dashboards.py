@@ -265,6 +265,30 @@ def test_explorer(either, folders):
     until(lambda: list((folders / "views").glob("cityscapes-*.png")))
 
 
+def test_arrow_keys_without_a_click(page):
+    image = page.get_by_label("image").first
+    before = image.input_value()
+    page.keyboard.press("ArrowRight")
+    until(lambda: image.input_value() == str(int(before) + 1))
+    image.click()
+    image.press("ArrowLeft")  # the cursor's, where one types
+    page.get_by_role("tab", name="Training").click()
+    page.keyboard.press("ArrowRight")  # the tab's; no picture is seen
+    page.get_by_role("tab", name="Results").click()
+    assert image.input_value() == str(int(before) + 1)
+
+
+@pytest.mark.parametrize("tab", ["Results", "Training", "Segments", "Datasets", "Video"])
+def test_nothing_looks_broken(page, tab):
+    page.get_by_role("tab", name=tab).click()
+    page.wait_for_load_state("networkidle")
+    broken = "() => [...document.images].filter(i => i.offsetParent && i.complete && !i.naturalWidth).length"
+    until(lambda: page.evaluate(broken) == 0)
+    for width in (1400, 800):
+        page.set_viewport_size({"width": width, "height": 1000})
+        shot(page, f"{tab.lower()}-{width}")
+
+
 def test_monitor(either, folders):
     page, history = either, folders / "runs/gta52cityscapes/adaptseg_multi-s1/history.csv"
     step = int(history.read_text().splitlines()[-1].split(",")[0])

@@ -403,6 +403,7 @@ NOT_RUN = [  # a command, and why no test runs it; its names and values are chec
     (r"make slow", "minutes a test; run by hand before a release"),
     (r"make export", "tests/run does the same on a copy, and test_home_is_the_readme the rest"),
     (r"make lab", "opens JupyterLab for a person"),
+    (r"python -m adaptseg", "the map names the module; every test that calls a command does it so"),
     (r"source .venv/bin/activate", "changes the shell of whoever types it"),
     (r"adaptseg train --preset (camvid|tsai2018) .*", "needs data that may not be passed on, and hours"),
 ]

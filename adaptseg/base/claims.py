@@ -59,8 +59,12 @@ def holder(path: Path) -> dict | None:  # host, pid, token; None where a run is 
         who, silent = json.loads(file.read_text()), clock(path.parent) - file.stat().st_mtime
     except FileNotFoundError:
         return None
-    gone = silent > GRACE and who["host"] == socket.gethostname() and not psutil.pid_exists(who["pid"])
-    return None if gone or silent > SILENCE else who
+    return None if silent > (GRACE if _dead(who) else SILENCE) else who
+
+
+def _dead(who):
+    "As far as this machine sees: in another container of the same name it may live, and then shows it within `BEAT`."
+    return who["host"] == socket.gethostname() and not psutil.pid_exists(who["pid"])
 
 # %% ../../nbs/api/base/08_claims.ipynb #be9dc8c6
 @contextmanager
@@ -123,8 +127,10 @@ def _end():
 # %% ../../nbs/api/base/08_claims.ipynb #5320c91d
 @contextmanager
 def owned(path: Path) -> Iterator[None]:  # path: of a folder of results
-    "Inside, nobody else writes into a folder; a FileExistsError where somebody does."
-    who = holder(path)
+    "Inside, nobody else writes into a folder; a FileExistsError where somebody does. What a killed one held is awaited."
+    end = time.monotonic() + GRACE + BEAT
+    while (who := holder(path)) and _dead(who) and time.monotonic() < end:
+        time.sleep(BEAT / 4)
     if who and who["host"] == socket.gethostname() and who["pid"] in _ancestry():
         yield
         return

@@ -21,7 +21,7 @@ from .explorer import domain_choices, find_split
 from .explorer_view import renew
 from .looks import small_image, small_truth
 from .monitor import figure_rgb
-from .picture_view import PictureView, button, told
+from .picture_view import PictureView, button, show_png, told
 from ..datasets.domains import COLUMNS, get_domain, read_ids
 from ..datasets.labels import CITYSCAPES19, IGNORE
 from ..datasets.splits import Split
@@ -193,7 +193,7 @@ class DatasetView(W.VBox):
         self.part.options, self.part.value = ["train", "val", "test"], "train"
         self.alpha, self.place = W.FloatSlider(0.6, min=0, max=1, step=0.05, description="opacity"), W.Label()
         self.views = [PictureView(takes=["ArrowRight", "ArrowLeft"], layout=W.Layout(width="49%")) for _ in range(2)]
-        self.chart, self.table = W.Image(layout=W.Layout(max_width="900px")), W.VBox()
+        self.chart, self.table = W.Image(layout=W.Layout(max_width="900px", display="none")), W.VBox()
         moves = [
             button(t, partial(self.do, c)) for t, c in (("← previous", browser.previous), ("next →", browser.next))
         ]
@@ -222,7 +222,7 @@ def look(self: DatasetView):
     "Open what the boxes say."
     if self.domain.value:
         self.do(partial(self.browser.open, self.domain.value, self.part.value))
-    self.chart.value = b""
+    show_png(self.chart, b"")
     self.draw_table()
 
 
@@ -269,7 +269,8 @@ def count(self: DatasetView):
             raise ValueError("open a domain first")
         view = PictureView()
         view.show(figure_rgb(self.browser.frequencies(self.beside.value or None)))
-        self.chart.format, self.chart.value = "jpeg", view.picture
+        self.chart.format = "jpeg"
+        show_png(self.chart, view.picture)
         view.close()
 
 

@@ -21,7 +21,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .picture_view import PictureView
+from .picture_view import PictureView, show_png
 from ..evaluation.charts import PALETTE, draw_curve, finish_panel, healthy_bands, loss_kind, panels
 from ..evaluation.figures import new_figure, styled
 from ..evaluation.label_free import RULES
@@ -182,7 +182,7 @@ class MonitorView(W.VBox):
             W.HTML(),
         )
         self.curves, self.step = (
-            W.Image(format="png", layout=W.Layout(max_width="1200px")),
+            W.Image(format="png", layout=W.Layout(max_width="1200px", display="none")),
             W.SelectionSlider(description="step", options=[0], layout=W.Layout(width="480px")),
         )
         self.pictures = W.HBox(layout=W.Layout(grid_gap="8px"))
@@ -240,7 +240,7 @@ def draw(self: MonitorView):
     self.problems.value = "".join(f"<div style='color:#b0003a'>{text}</div>" for text in m.problems)
     out = BytesIO()
     monitor_figure(m).savefig(out, format="png")
-    self.curves.value = out.getvalue()
+    show_png(self.curves, out.getvalue())
     at_end = self.step.value == self.step.options[-1]
     if m.steps and tuple(m.steps) != self.step.options:
         old = self.step.value

@@ -66,7 +66,8 @@ class Player:
 def refresh(self: Player) -> None:
     "Read the folders again."
     self.runs, self.sources = run_table(self.runs_folder), film_sources(self.root)
-    self.films = {p.stem: p for p in sorted(self.out.glob("*.mp4")) if p.with_suffix(".csv").is_file()}
+    made = [p for p in self.out.glob("*.mp4") if p.with_suffix(".csv").is_file()]
+    self.films = {p.stem: p for p in sorted(made, key=lambda p: p.stat().st_mtime, reverse=True)}  # the newest first
 
 
 @patch

@@ -17,7 +17,7 @@ import ipywidgets as W
 from fastcore.basics import patch
 
 from .explorer_view import renew
-from .picture_view import PictureView, button, told
+from .picture_view import PictureView, button, show_png, told
 from .workbench import Workbench
 from ..datasets.labels import IGNORE
 from ..evaluation.figures import new_figure, styled
@@ -54,7 +54,7 @@ class WorkbenchView(W.VBox):
         self.picture = PictureView(takes=["r", " ", "z"], layout=W.Layout(width="62%"))
         for kind, call in (("stroke", self.stroke), ("click", self.click), ("key", self.key), ("move", self.point)):
             self.picture.on(kind, call)
-        self.chart = W.Image(format="png", layout=W.Layout(width="420px"))
+        self.chart = W.Image(format="png", layout=W.Layout(width="420px", display="none"))
         side = W.VBox(
             [self._settings(), self._running(), self.chart, self._mouse(), self._network()],
             layout=W.Layout(width="36%"),
@@ -292,7 +292,7 @@ def draw(self: WorkbenchView):
         self.message.value = f"<span style='color:#b0003a'>{escape(b.problem)}</span>"
     self.picture.title = b.name
     self.picture.show(b.picture(self.show.value))
-    self.chart.value = progress_png(b.counts, b.losses) if b.losses else b""
+    show_png(self.chart, progress_png(b.counts, b.losses) if b.losses else b"")
     names = (("no class", IGNORE), *((n, i) for i, n in enumerate(b.classes.names)))
     if self.given.options != names:
         renew(self.given, names, 13)

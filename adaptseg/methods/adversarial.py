@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WINDOW', 'probabilities', 'AdversarialAdaptation', 'AdversarialValues', 'AdaptSegSingle', 'AdaptSegMulti',
-           'AdaptSegLSGAN', 'discriminator_problems']
+           'AdaptSegLSGAN', 'strays', 'discriminator_problems']
 
 # %% ../../nbs/api/methods/02_adversarial.ipynb #0e77c4f3
 from typing import Annotated
@@ -162,6 +162,20 @@ class AdaptSegLSGAN(AdaptSegSingle):
 WINDOW = 10  # rows of the history that a mean is taken over
 
 
+def strays(
+    means: np.ndarray,  # (n,) of a loss, the last one now
+    low: float,  # it is healthy from here
+    high: float,  # to here
+) -> str:  # 'low', 'high' or nothing
+    "Where a loss is that has left its band by a tenth of it, until it is back inside."
+    slack, found = (high - low) / 10, ""
+    for mean in means:
+        left = "low" if mean < low - slack else "high" if mean > high + slack else ""
+        stays = (found == "low" and mean < low) or (found == "high" and mean > high)
+        found = left or (found if stays else "")
+    return found
+
+
 def discriminator_problems(
     rows: list[dict],  # of a history
     gan: str = "vanilla",  # vanilla or ls
@@ -170,16 +184,17 @@ def discriminator_problems(
     found, (low, high) = [], HEALTHY[gan]
     for level, name in ((1, "conv4"), (2, "conv5")):
         column = f"loss_D{level}"
-        recent = [r[column] for r in rows[-WINDOW:] if r.get(column) is not None]
-        mean = float(np.mean(recent)) if len(recent) == WINDOW else (low + high) / 2
-        about = f"its loss is {mean:.2f}, healthy is {low:.2f} to {high:.2f}, a guess has {CHANCE[gan]:.2f}"
-        wins = f"the discriminator of {name} wins ({about}): lower lr_d, or raise lambda_adv{level} a little"
-        sleeps = (
-            f"the discriminator of {name} hardly tells the domains apart ({about}): raise lr_d; if predictions "
-            f"suffer, lower lambda_adv{level}"
-        )
-        if mean < low:
-            found.append(Problem(f"{column} low", wins, False))
-        if mean > high:
-            found.append(Problem(f"{column} high", sleeps, False))
+        losses = [r[column] for r in rows if r.get(column) is not None]
+        if len(losses) < WINDOW:
+            continue
+        means = np.convolve(losses, np.full(WINDOW, 1 / WINDOW), "valid")
+        side = strays(means, low, high)
+        about = f"its loss is {means[-1]:.2f}, healthy is {low:.2f} to {high:.2f}, a guess has {CHANCE[gan]:.2f}"
+        said = {
+            "low": f"the discriminator of {name} wins ({about}): lower lr_d, or raise lambda_adv{level} a little",
+            "high": f"the discriminator of {name} hardly tells the domains apart ({about}): raise lr_d; if "
+            f"predictions suffer, lower lambda_adv{level}",
+        }
+        if side:
+            found.append(Problem(f"{column} {side}", said[side], False))
     return found
