@@ -61,7 +61,9 @@ def dashboard(
     def enter(_=None):
         room, name = tab.children[tab.selected_index], tab.titles[tab.selected_index]
         if not room.children:
-            room.children = [W.HTML(ROOMS[name]), make[name]()]
+            says = W.HTML(ROOMS[name])
+            room.children = [says, W.HTML("opening...")]
+            room.children = [says, make[name]()]
 
     tab.observe(enter, "selected_index")
     tab.selected_index = 0

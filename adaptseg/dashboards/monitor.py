@@ -186,10 +186,9 @@ class MonitorView(W.VBox):
             W.SelectionSlider(description="step", options=[0], layout=W.Layout(width="480px")),
         )
         self.pictures = W.HBox(layout=W.Layout(grid_gap="8px"))
-        reload = W.Button(description="find runs", layout=W.Layout(width="auto"))
-        super().__init__(
-            [W.HBox([self.run, reload, self.bar, self.state]), self.problems, self.curves, self.step, self.pictures]
-        )
+        reload = W.Button(description="find runs", layout=W.Layout(width="auto", flex="none"))
+        heading = W.HBox([self.run, reload, self.bar, self.state], layout=W.Layout(flex_flow="row wrap"))
+        super().__init__([heading, self.problems, self.curves, self.step, self.pictures])
         reload.on_click(lambda _: self.find())
         self.run.observe(lambda c: c.new and self.watch(c.new), "value")
         self.step.observe(lambda _: self.draw_pictures(), "value")

@@ -175,7 +175,7 @@ def button(
     call: Callable,  # without arguments, when it is pressed
 ) -> Button:
     "A button as wide as its text."
-    made = Button(description=text, layout=Layout(width="auto"))
+    made = Button(description=text, layout=Layout(width="auto", flex="none"))
     made.on_click(lambda _: call())
     return made
 

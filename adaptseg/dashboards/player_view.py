@@ -51,7 +51,7 @@ def _making(self: PlayerView):
     return W.VBox(
         [
             W.HBox([self.source, self.run, self.rate, hint], layout=W.Layout(flex_flow="row wrap")),
-            W.HBox([*buttons, self.bar, self.state]),
+            W.HBox([*buttons, self.bar, self.state], layout=W.Layout(flex_flow="row wrap")),
         ]
     )
 
