@@ -127,7 +127,7 @@ def _end():
 # %% ../../nbs/api/base/08_claims.ipynb #5320c91d
 @contextmanager
 def owned(path: Path) -> Iterator[None]:  # path: of a folder of results
-    "Inside, nobody else writes into a folder; a FileExistsError where somebody does. What a killed one held is awaited."
+    "Inside, nobody else writes into a folder; a FileExistsError where somebody does. A killed one's claim is awaited."
     end = time.monotonic() + GRACE + BEAT
     while (who := holder(path)) and _dead(who) and time.monotonic() < end:
         time.sleep(BEAT / 4)
