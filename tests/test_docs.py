@@ -695,6 +695,7 @@ OURS = {  # in these modules, what no paper defines
     "seeded_networks",
     "Iteration",
     "count_labels",
+    "strays",
     "update_multiplicity",
     "RepeatedSGD",
     "NumericOptimWrapper",

@@ -273,11 +273,12 @@ def _draw(self: ExplorerView, panels):
         if i not in self.pictures:
             self.pictures[i] = self._picture()
         view = self.pictures[i]
-        view.title, view.note = p.title, p.caption
-        if p.picture is None:
-            view.picture = b""
-        else:
-            view.show(p.picture)
+        with view.hold_sync():  # a title never stands over the picture before
+            view.title, view.note = p.title, p.caption
+            if p.picture is None:
+                view.picture = b""
+            else:
+                view.show(p.picture)
     columns = len(panels) if len(panels) <= 3 else -(-len(panels) // 2)  # two rows of many
     width = f"{97 // max(1, columns)}%"
     shown = [self.pictures[i] for i in range(len(panels))]
