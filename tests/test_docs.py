@@ -396,6 +396,12 @@ RUN = [  # a command, the test that runs it, and what in that test does
     ),
     (r"python -m data_prep.custom IMAGES LABELS .*", DATA, "test_custom_in_another_alphabet", "--dry-run"),
     (r"python -m data_prep.video .*", DATA, "test_video_command", "data_prep.video"),
+    (
+        r"adaptseg train --backbone efficientnet_lite0 .*",
+        "test_networks.py",
+        "test_weights_of_a_package_start_a_run",
+        'backbone="efficientnet_lite0"',
+    ),
 ]
 NOT_RUN = [  # a command, and why no test runs it; its names and values are checked all the same
     (r"make install|pip install .*cluster.*", "CI begins with it, all extras"),
@@ -405,6 +411,7 @@ NOT_RUN = [  # a command, and why no test runs it; its names and values are chec
     (r"make lab", "opens JupyterLab for a person"),
     (r"python -m adaptseg", "the map names the module; every test that calls a command does it so"),
     (r"source .venv/bin/activate", "changes the shell of whoever types it"),
+    (r"adaptseg train --backbone (resnet50|timm:).*", "fetches weights; test_networks trains these families from none"),
     (r"adaptseg train --preset (camvid|tsai2018) .*", "needs data that may not be passed on, and hours"),
 ]
 TYPED = sorted({(page, command) for page in PAGES for command in commands(page)})
@@ -665,6 +672,8 @@ def test_a_missing_comment_or_shape_is_noticed():
 FROM_PAPERS = (
     "networks.losses",
     "methods.adversarial",
+    "networks.heads",
+    "networks.levels",
     "networks.deeplab",
     "networks.discriminator",
     "networks.vgg",
@@ -688,10 +697,13 @@ OURS = {  # in these modules, what no paper defines
     "frozen_statistics",
     "unmoved_statistics",
     "second_forward",
+    "checkpointed",
+    "read_maps",
+    "make_head",
+    "weight_groups",
     "check_choice",
     "deeplab",
     "vgg_features",
-    "build_network",
     "seeded_networks",
     "Iteration",
     "count_labels",

@@ -18,6 +18,7 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 
 from adaptseg.methods.adversarial import AdversarialAdaptation
+from adaptseg.networks.backbones import build_network
 from adaptseg.networks.deeplab import BasicBlock, DeepLabV2
 from adaptseg.training.history import Checkpoint, History
 from adaptseg.datasets.labels import IGNORE
@@ -36,6 +37,7 @@ KINDS = {  # gan, lambda_adv, batches in a step, bn_stats
     "accumulated": ("vanilla", (0.1, 0.2), 2, "frozen"),
     "statistics": ("vanilla", (0.1, 0.2), 1, "both"),
     "source": ("vanilla", (0.1, 0.2), 1, "source"),
+    "encoder": ("vanilla", (0.1, 0.2), 1, "both"),  # of timm, whose batch norms have an activation inside
 }
 APART = {"average": ("vanilla", (0.1, 0.2), 1, "both")}  # bn_sync: not the run of one process
 
@@ -74,9 +76,11 @@ class Batches:
 def learner(kind, folder):
     gan, lambdas, accumulate, bn_stats = (KINDS | APART)[kind]
     torch.manual_seed(rank())  # the first process's weights must become everyone's
-    net = DeepLabV2(
-        BasicBlock, (1, 1, 1, 1), CLASSES, levels=len(lambdas), width=8, bn_affine=True, bn_stats=bn_stats
-    ).double()
+    values = dict(levels=len(lambdas), bn_affine=True, bn_stats=bn_stats)
+    if kind == "encoder":
+        net = build_network("efficientnet_lite0", CLASSES, "light", output_stride=32, **values).double()
+    else:
+        net = DeepLabV2(BasicBlock, (1, 1, 1, 1), CLASSES, width=8, **values).double()
     adapt = AdversarialAdaptation(
         Batches("target", accumulate), CLASSES, lambdas, gan, lr=1e-3, width=8, accumulate=accumulate
     )

@@ -25,7 +25,7 @@ from ..base.images import image_size, read_image
 from ..datasets.loading import eval_loader, normalise
 from ..datasets.splits import Packed, Split
 from .metrics import confusion_matrix, mean_iou, protocol_miou, scores
-from ..networks.deeplab import DeepLabV2
+from ..networks.levels import TwoLevels
 from ..networks.losses import upsample
 from ..networks.weights import locate, open_network
 from ..runs.config import parse_size
@@ -100,7 +100,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: DeepLabV2,  # on its device, in evaluation mode
+        model: TwoLevels,  # on its device, in evaluation mode
         classes: ClassSet,  # what the logits mean
         size: tuple[int, int],  # (height, width) of the network's input
         mode: str = "caffe",  # preprocessing, caffe or imagenet

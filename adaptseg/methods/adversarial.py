@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..base.checks import check_choice
 from ..datasets.loading import DrawLoader
 from .registry import Method, MethodValues, Problem, method
+from ..networks.backbones import find_backbone
 from ..networks.discriminator import Discriminator
 from ..networks.losses import CHANCE, GANS, HEALTHY, SOURCE, adversarial_loss, discriminator_loss, upsample
 from ..networks.optimisers import discriminator_optimiser
@@ -143,8 +144,10 @@ class AdaptSegMulti(AdaptSegSingle):
     @classmethod
     def check(cls, cfg):
         "It needs two heads."
-        if cfg.backbone == "vgg16":
-            raise ValueError("backbone: vgg16 has one level; use method source_only, adaptseg_single or adaptseg_lsgan")
+        if find_backbone(cfg.backbone).levels < 2:
+            raise ValueError(
+                f"backbone: {cfg.backbone} has one level; use method source_only, adaptseg_single or adaptseg_lsgan"
+            )
 
 
 @method

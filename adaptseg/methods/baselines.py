@@ -9,6 +9,7 @@ __all__ = ['SourceOnly', 'AdaptStatistics']
 import torch
 
 from .registry import Method, method
+from ..networks.backbones import find_backbone
 
 # %% ../../nbs/api/methods/01_baselines.ipynb #80c3c913
 @method
@@ -28,8 +29,8 @@ class AdaptStatistics(Method):
     @classmethod
     def check(cls, cfg):
         "The target must be allowed to move the statistics."
-        if cfg.backbone == "vgg16":
-            raise ValueError("backbone: vgg16 has no batch norm, which method adabn adapts; use a ResNet")
+        if not find_backbone(cfg.backbone).has_batch_norms:
+            raise ValueError(f"backbone: {cfg.backbone} has no batch norm, which method adabn adapts; use a ResNet")
         if cfg.bn_stats not in ("both", "target"):
             raise ValueError(f"bn_stats: method adabn needs both or target, found {cfg.bn_stats}")
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from ..datasets.loading import DrawLoader
-from ..networks.deeplab import DeepLabV2, frozen_statistics, unmoved_statistics
+from ..networks.levels import TwoLevels, frozen_statistics, unmoved_statistics
 
 # %% ../../nbs/api/methods/00_registry.ipynb #43ace1fd
 class MethodValues(BaseModel):
@@ -68,7 +68,7 @@ class Method(Callback):
 def create(
     cls: Method,
     cfg,  # the run's `Config`, with the method's own values
-    model: DeepLabV2,  # that it adapts
+    model: TwoLevels,  # that it adapts
     target: DrawLoader | None,  # the target's batches
 ) -> Method:
     "The callback of a run; a class that needs more than its target says so here."

@@ -24,7 +24,7 @@ from ..base.files import write_json
 from ..base.paths import project_root, resolve
 from ..datasets.labels import ClassSet
 from ..methods.registry import METHODS
-from ..networks.deeplab import DeepLabV2
+from ..networks.levels import TwoLevels
 from ..networks.saving import load_network
 from .config import Config
 
@@ -137,7 +137,7 @@ def history(self: Run) -> list[dict]:
 
 
 @patch
-def network(self: Run, device="cpu") -> tuple[DeepLabV2, ClassSet, dict]:
+def network(self: Run, device="cpu") -> tuple[TwoLevels, ClassSet, dict]:
     "As `load_network`, from this run's weights."
     return load_network(self.path / "weights.safetensors", device)
 
@@ -202,11 +202,12 @@ def check_free(path: Path, cfg: Config) -> None:
 def differences(run: Run, cfg: Config) -> list[str]:
     "The values, of those that matter for the result, in which a run differs from a configuration."
     config, values = run.config, cfg.model_dump()
-    settled = ("aspp_branches", "preprocessing")  # by the initial weights, when the run began
+    settled = ("aspp_branches", "preprocessing", "output_stride")  # by the initial weights, when the run began
     free = {k for k, v in values.items() if k in RESUMABLE or v is None and k in settled}
     raw = json.loads((run.path / "config.json").read_text())
-    lost = [k for k, usual in LOST.items() if raw.get(k, usual) not in (usual, getattr(cfg, k, usual))]
-    return [k for k, v in values.items() if k not in free and config.get(k) != v] + lost
+    usual = {k: field.default for k, field in type(cfg).model_fields.items()}  # of what the run's version did not know
+    lost = [k for k, was in LOST.items() if raw.get(k, was) not in (was, getattr(cfg, k, was))]
+    return [k for k, v in values.items() if k not in free and config.get(k, usual[k]) != v] + lost
 
 # %% ../../nbs/api/runs/01_folder.ipynb #3e3acccf
 # values that may change on the way

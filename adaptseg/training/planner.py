@@ -28,7 +28,7 @@ from ..methods.registry import Method
 from ..networks.losses import SegmentationLoss
 from ..networks.optimisers import network_optimiser
 from ..networks.saving import network_arguments
-from ..networks.vgg import build_network
+from ..networks.backbones import build_network
 from ..runs.config import Config, parse_size
 
 # %% ../../nbs/api/training/04_planner.ipynb #ab030906
@@ -82,6 +82,9 @@ def give_fakes(
     "Put fake tensors in place of a module's parameters and buffers."
     before = dict(module.named_parameters())
     module.load_state_dict({k: torch.empty(shape, dtype=dtype) for k, (shape, dtype) in shapes.items()}, assign=True)
+    for part in module.modules():  # what a state dict leaves out
+        for k in part._non_persistent_buffers_set & {k for k, v in part._buffers.items() if v is not None}:
+            part._buffers[k] = torch.empty(part._buffers[k].shape, dtype=part._buffers[k].dtype)
     now = {id(before[k]): p for k, p in module.named_parameters()}
     for group in (group for o in optimisers for group in o.opt.param_groups):
         group["params"] = [now.get(id(p), p) for p in group["params"]]
@@ -104,7 +107,7 @@ def fake_training(
     with FakeTensorMode(), counter:
         for module, shapes in modules.items():
             give_fakes(module, shapes, method.optimisers)
-        opt = network_optimiser(model, kind="adamw" if cfg.optimiser == "adamw" else "sgd")
+        opt = network_optimiser(model, kind="adamw" if cfg.optimiser == "adamw" else "sgd", layer_decay=cfg.layer_decay)
         images = lambda size: torch.empty(cfg.batch_size, 3, *size)
         batch = (images(source), torch.empty(cfg.batch_size, *source, dtype=torch.long)), images(target)
         yield lambda: fake_step(SimpleNamespace(model=model), method, opt, SegmentationLoss(cfg.lambda_seg), batch)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from fastai.callback.core import Callback, CancelTrainException, CancelValidException
-from fastai.callback.training import GradientAccumulation
+from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
@@ -40,11 +40,11 @@ from ..evaluation.figures import save_figure
 from ..evaluation.gallery import show_predictions
 from ..evaluation.metrics import segmentation_metrics
 from ..evaluation.predict import Predictor, evaluate
-from ..networks.deeplab import DeepLabV2
+from ..networks.levels import TwoLevels
 from ..networks.losses import SegmentationLoss
-from ..networks.optimisers import PolySchedule, network_optimiser, train_step
+from ..networks.optimisers import POWERS, PolySchedule, network_optimiser, train_step
 from ..networks.saving import network_arguments, save_network
-from ..networks.vgg import build_network
+from ..networks.backbones import build_network
 from ..networks.weights import Diagnosis, diagnose, imagenet_weights, load_weights, locate
 from ..runs.config import Config, make_config, parse_range, parse_size
 from ..runs.folder import Run, check_free, differences, replaced_path, run_path
@@ -100,7 +100,7 @@ def initial_weights(cfg: Config) -> Diagnosis | None:  # None for scratch
     "What a configuration starts from."
     if cfg.init == "scratch":
         return None
-    return imagenet_weights(cfg.backbone) if cfg.init == "imagenet" else diagnose(locate(cfg.init))
+    return imagenet_weights(cfg.backbone) if cfg.init == "imagenet" else diagnose(locate(cfg.init), cfg.backbone)
 
 
 def settle(
@@ -122,14 +122,15 @@ def settle(
     ]
     if wrong:
         raise ValueError(f"init: the network in {start.path} needs {'; '.join(wrong)}")
-    return cfg.model_copy(update={k: getattr(cfg, k) or v or 4 for k, v in needs.items()})
+    usual = dict(aspp_branches=4)
+    return cfg.model_copy(update={k: getattr(cfg, k) or v or usual.get(k) for k, v in needs.items()})
 
 # %% ../../nbs/api/training/05_trainer.ipynb #513335d7
 def make_network(
     cfg: Config,
     classes: ClassSet,  # what its logits mean
     start: Diagnosis | None = None,  # the initial weights, if they are read already
-) -> DeepLabV2:
+) -> TwoLevels:
     "The network of a configuration, with its initial weights; what they do not hold is drawn from the seed."
     set_seed(cfg.seed)
     device, start = pick_device(cfg.device), start or initial_weights(cfg)
@@ -161,17 +162,19 @@ def step_callbacks(cfg: Config) -> list[Callback]:
     "What makes a Learner's steps those of a configuration: epochs, schedule, end, accumulation, several processes."
     cbs = [
         SourceEpoch(),
-        PolySchedule(cfg.schedule_steps, accumulate=cfg.accumulate),
+        PolySchedule(cfg.schedule_steps, POWERS[cfg.schedule], cfg.accumulate, cfg.warmup),
         StopAt(cfg.steps * cfg.accumulate),
     ]
     if cfg.accumulate > 1:
         cbs.append(GradientAccumulation(cfg.accumulate * share_of_batch(cfg)))
+    if cfg.clip:
+        cbs.append(GradientClip(cfg.clip))
     if world() > 1:
         cbs.append(Processes(cfg.bn_sync))
     return cbs
 
 
-def loader_options(cfg: Config, model: DeepLabV2) -> dict:
+def loader_options(cfg: Config, model: TwoLevels) -> dict:
     "What all loaders of a run have in common."
     device = next(model.parameters()).device
     return dict(num_workers=cfg.workers, device=device, pin_memory=device.type == "cuda")
@@ -179,7 +182,7 @@ def loader_options(cfg: Config, model: DeepLabV2) -> dict:
 # %% ../../nbs/api/training/05_trainer.ipynb #fd420876
 def streams(
     cfg: Config,
-    model: DeepLabV2,  # on its device
+    model: TwoLevels,  # on its device
 ) -> Callable[..., DrawLoader]:  # of a split, its size as WxH and whether labels are read
     "Makes the endless loaders of a configuration; source and target draw differently."
     options, steps = loader_options(cfg, model), min(cfg.val_every, cfg.steps) * cfg.accumulate
@@ -196,7 +199,7 @@ def streams(
 def make_learner(
     cfg: Config,
     data: RunData,
-    model: DeepLabV2,  # on its device
+    model: TwoLevels,  # on its device
     cbs=(),  # further callbacks
 ) -> Learner:  # ready for `fit`; with a progress bar where fastai shows one
     "The Learner of a configuration."
@@ -218,9 +221,9 @@ def make_learner(
         cbs=cbs,
         path=run_path(cfg),
     )
-    repeated = cfg.optimiser == "sgd_reference"
-    kind = "adamw" if cfg.optimiser == "adamw" else "sgd"
-    learn.opt = network_optimiser(model, cfg.lr, cfg.head_factor, cfg.momentum, cfg.weight_decay, repeated, kind)
+    rates = (cfg.lr, cfg.head_factor, cfg.momentum, cfg.weight_decay)
+    repeated, kind = cfg.optimiser == "sgd_reference", "adamw" if cfg.optimiser == "adamw" else "sgd"
+    learn.opt = network_optimiser(model, *rates, repeated, kind, cfg.layer_decay)
     return learn
 
 # %% ../../nbs/api/training/05_trainer.ipynb #68c0305d
@@ -250,7 +253,7 @@ class StopAt(Callback):
 def fit(
     cfg: Config,
     cbs=(),  # further fastai callbacks
-) -> tuple[Run, RunData, DeepLabV2]:  # the run with history and weights, but no scores yet
+) -> tuple[Run, RunData, TwoLevels]:  # the run with history and weights, but no scores yet
     "Train one network as the configuration says, into its run folder."
     if launched() and world() == 1:
         raise RuntimeError(
@@ -269,7 +272,7 @@ def fit(
 def prepare(
     cfg: Config,
     cbs=(),  # further fastai callbacks
-) -> tuple[Config, RunData, DeepLabV2, Learner | None]:  # all that training needs; no Learner where there is no step
+) -> tuple[Config, RunData, TwoLevels, Learner | None]:  # all that training needs; no Learner where there is no step
     "Whatever can fail before a run's folder exists."
     if is_main():
         check_free(run_path(cfg), cfg)
@@ -282,7 +285,7 @@ def prepare(
     return cfg, data, model, make_learner(cfg, data, model, cbs) if cfg.steps else None
 
 # %% ../../nbs/api/training/05_trainer.ipynb #9fb39ccd
-def open_run(cfg: Config, data: RunData, model: DeepLabV2) -> Run:
+def open_run(cfg: Config, data: RunData, model: TwoLevels) -> Run:
     "Make the run's folder, or go on in it; where several processes train, the first does it, and all must see it."
     if not is_main():
         return Run(run_path(cfg))
@@ -300,7 +303,7 @@ def open_run(cfg: Config, data: RunData, model: DeepLabV2) -> Run:
     return run
 
 
-def save_trained(run: Run, cfg: Config, data: RunData, model: DeepLabV2, learn: Learner | None) -> None:
+def save_trained(run: Run, cfg: Config, data: RunData, model: TwoLevels, learn: Learner | None) -> None:
     "Write what was trained: the network, and what the method trained beside it."
     save_network(run.path / "weights.safetensors", model, cfg, data.source.classes)
     for name, module in (pair for method in methods(learn) for pair in method.modules.items()) if learn else ():
@@ -308,7 +311,7 @@ def save_trained(run: Run, cfg: Config, data: RunData, model: DeepLabV2, learn: 
             save_file(module.state_dict(), part)
 
 # %% ../../nbs/api/training/05_trainer.ipynb #182f6031
-def facts(cfg: Config, data: RunData, model: DeepLabV2) -> dict:
+def facts(cfg: Config, data: RunData, model: TwoLevels) -> dict:
     "What a run's config.json tells beside values and versions."
     prints = {f"{s.name}/{s.split}": fingerprint(s) for s in (data.source, data.target, *data.tests)}
     start = resolve(cfg.init) / "config.json"  # of the run that this one starts from, if it does
@@ -389,7 +392,7 @@ def describe(cfg: Config) -> str:
     )
 
 # %% ../../nbs/api/training/05_trainer.ipynb #a045f549
-def finish(run: Run, data: RunData, model: DeepLabV2, cfg: Config) -> None:
+def finish(run: Run, data: RunData, model: TwoLevels, cfg: Config) -> None:
     "Scores, pictures and curves of a trained network; metrics.json, written last, marks the run as finished."
     mode = run.config["preprocessing"]  # what the initial weights needed, unless given
     sized = lambda split: Predictor(model, data.source.classes, input_size(cfg, split), mode)
