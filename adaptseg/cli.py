@@ -181,6 +181,7 @@ def others(
     v.add_argument("--weights", required=True, help="a run's folder, a weight file, its address, or a released name")
     v.add_argument("--rate", type=float, help="frames a second taken from a video (all), or that a folder holds (1)")
     v.add_argument("--size", help="network input such as 1024x512; the run's target size")
+    v.add_argument("--window", help="slid over the input, such as 512x512; off: none; as the weights say, or none")
     v.add_argument("--device", default="auto")
     a = commands.add_parser("app", help="the dashboards in a browser: results, training, segments, datasets, video")
     a.add_argument("--runs", default="runs", help="folder of runs")

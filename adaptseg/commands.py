@@ -186,7 +186,8 @@ def sweep_command(args: argparse.Namespace) -> None:
 # %% ../nbs/api/03_commands.ipynb #342d1a27
 def video_command(args: argparse.Namespace) -> None:
     "`adaptseg video`: segment every frame, count the selected objects."
-    table = film(Predictor.load(args.weights, args.size, args.device), Path(args.source), Path(args.out), args.rate)
+    predictor = Predictor.load(args.weights, args.size, args.device, window=args.window)
+    table = film(predictor, Path(args.source), Path(args.out), args.rate)
     print(
         f"{args.out}: {len(table)} frames, {table['second'].iloc[-1]:.1f} s; counts in "
         f"{Path(args.out).with_suffix('.csv')}, chart in {Path(args.out).with_suffix('.png')}"

@@ -29,6 +29,7 @@ from ..base.images import read_image
 from ..datasets.splits import Item, Split, fingerprint, load_label
 from ..evaluation.figures import blend, comparison, error_map
 from ..evaluation.predict import Predictor, evaluate, image_names
+from ..evaluation.windows import parse_window
 from ..networks.weights import RELEASED
 from ..runs.config import Size, checked
 from ..runs.folder import Run, environment
@@ -59,6 +60,8 @@ class EvaluateJob(BaseModel):
     flip: bool = False  # average over the mirrored image too
     # of the input, to average over, such as 0.75,1,1.25
     scales: Annotated[str, AfterValidator(lambda t: parse_scales(t) and t)] = "1"
+    # slid over the input, such as 512x512; off: none; None: as the weights say, or none
+    window: Annotated[str, AfterValidator(lambda t: parse_window(t) and t or "off")] | None = None
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
     workers: Annotated[int, Field(ge=0)] = 0  # processes that load images
@@ -74,16 +77,13 @@ class EvaluateJob(BaseModel):
         at = resolve(self.weights)
         run = at if at.is_dir() else at.parent
         network = f"{run.parent.name}-{run.name}" if (run / "config.json").is_file() else at.stem
-        how = [
-            s
-            for s in (self.size, self.flip and "flip", self.scales != "1" and "x" + self.scales.replace(",", "+"))
-            if s
-        ]
+        scales, window = "x" + self.scales.replace(",", "+"), f"window-{self.window}"
+        how = (self.size, self.flip and "flip", self.scales != "1" and scales, self.window and window)
         domain = "+".join(
             re.sub(r"[^\w.-]", "_", d.rstrip("/").rsplit("/", 1)[-1].removeprefix("folder:"))
             for d in self.domain.split("+")
         )
-        return resolve("runs/evaluations") / "-".join([network, "on", domain, self.split, *how])
+        return resolve("runs/evaluations") / "-".join([network, "on", domain, self.split, *filter(None, how)])
 
 # %% ../../nbs/api/reports/02_evaluation.ipynb #6628fc46
 def evaluate_job(**values) -> EvaluateJob:  # fields of `EvaluateJob`; None means the run's own value, or the default
@@ -114,7 +114,8 @@ def evaluate_job(**values) -> EvaluateJob:  # fields of `EvaluateJob`; None mean
 def open_job(job: EvaluateJob) -> tuple[Predictor, Split]:
     "The network and the images of a job; says so where these are the sample domains, or have no labels."
     check_out(job)
-    predictor = Predictor.load(job.weights, job.size, job.device, job.precision, job.flip, parse_scales(job.scales))
+    scales = parse_scales(job.scales)
+    predictor = Predictor.load(job.weights, job.size, job.device, job.precision, job.flip, scales, job.window)
     own = all(d.strip().startswith("folder:") for d in job.domain.split("+"))
     if not (job.data_root or own):
         print(
