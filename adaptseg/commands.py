@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'train_command', 'train_together', 'segment_command', 'evaluate_command', 'experiments_command',
            'compare_command', 'told', 'dataset_command', 'demo_command', 'table_command', 'benchmark_command',
-           'sweep_command', 'video_command', 'app_command', 'doctor_command', 'run_command']
+           'sweep_command', 'video_command', 'export_command', 'app_command', 'doctor_command', 'run_command']
 
 # %% ../nbs/api/03_commands.ipynb #a3bd52a8
 import argparse
@@ -23,6 +23,7 @@ from .cluster.sweep import LiveTable, Sweep, segment_on_workers, stop_on_failed_
 from .dashboards.app import serve
 from .datasets.domains import get_domain
 from .doctor import doctor
+from .evaluation.export import export
 from .evaluation.predict import Predictor
 from .reports.compare import chosen_runs, compare_job
 from .reports.dataset import dataset_job, open_dataset
@@ -193,6 +194,11 @@ def video_command(args: argparse.Namespace) -> None:
         f"{Path(args.out).with_suffix('.csv')}, chart in {Path(args.out).with_suffix('.png')}"
     )
 
+
+def export_command(args: argparse.Namespace) -> None:
+    "`adaptseg export`: a network as a program that needs nothing of this kit."
+    export(args.weights, args.out, args.size)
+
 # %% ../nbs/api/03_commands.ipynb #df297221
 def app_command(args: argparse.Namespace) -> None:
     "`adaptseg app`: serve the dashboards."
@@ -216,6 +222,7 @@ COMMANDS = {
     "table": lambda args: table_command(args.folder),
     "sweep": sweep_command,
     "video": video_command,
+    "export": export_command,
     "app": app_command,
     "doctor": doctor_command,
 }

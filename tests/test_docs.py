@@ -396,6 +396,7 @@ RUN = [  # a command, the test that runs it, and what in that test does
     ),
     (r"python -m data_prep.custom IMAGES LABELS .*", DATA, "test_custom_in_another_alphabet", "--dry-run"),
     (r"python -m data_prep.video .*", DATA, "test_video_command", "data_prep.video"),
+    (r"adaptseg export .*", "test_export.py", "test_command_takes_another_size", '"export"'),
     (
         r"adaptseg train --backbone efficientnet_lite0 .*",
         "test_networks.py",
@@ -404,7 +405,7 @@ RUN = [  # a command, the test that runs it, and what in that test does
     ),
 ]
 NOT_RUN = [  # a command, and why no test runs it; its names and values are checked all the same
-    (r"make install|pip install .*cluster.*", "CI begins with it, all extras"),
+    (r"make install|pip install .*(cluster|export).*", "CI begins with it, all extras"),
     (r"make test|\.venv/bin/python -m pytest .*", "it is what runs these tests"),
     (r"make slow", "minutes a test; run by hand before a release"),
     (r"make export", "tests/run does the same on a copy, and test_home_is_the_readme the rest"),

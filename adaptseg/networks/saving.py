@@ -74,6 +74,7 @@ def save_network(
         preprocessing=cfg.preprocessing,
         target_size=cfg.target_size,
         source_size=cfg.source_size,
+        window=cfg.window,
         classes=dict(name=classes.name, names=classes.names, colours=classes.colours, groups=classes.groups),
     )
     write_tensors(path, model.state_dict(), head)

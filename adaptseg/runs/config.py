@@ -115,6 +115,7 @@ class ImageValues(NetworkValues):
     source_size: Size = "1280x720"  # network input on the source, width x height
     target_size: Size = "1024x512"  # network input on the target
     crop: Size | None = None  # random crop after resizing
+    window: Size | None = None  # slid over the input of the finished network; None: it sees all at once
     scale: Range | None = None  # random zoom, low,high
     flip: bool = False  # random mirroring
     colour: Annotated[float, Field(ge=0, le=1)] = 0.0  # random brightness, contrast and saturation

@@ -395,7 +395,8 @@ def describe(cfg: Config) -> str:
 def finish(run: Run, data: RunData, model: TwoLevels, cfg: Config) -> None:
     "Scores, pictures and curves of a trained network; metrics.json, written last, marks the run as finished."
     mode = run.config["preprocessing"]  # what the initial weights needed, unless given
-    sized = lambda split: Predictor(model, data.source.classes, input_size(cfg, split), mode)
+    window = cfg.window and parse_size(cfg.window)
+    sized = lambda split: Predictor(model, data.source.classes, input_size(cfg, split), mode, window=window)
     metrics = {f"{t.name}/{t.split}": evaluate(sized(t), t, workers=cfg.workers) for t in data.tests}
     if not is_main():
         return
