@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 
 from adaptseg.evaluation.predict import Predictor, evaluate
+from adaptseg.evaluation.windows import window_starts
 from adaptseg.datasets.domains import load_split
 from adaptseg.training.trainer import train
 from adaptseg.evaluation.predict import image_names, predict_labels, save_prediction
@@ -97,6 +98,22 @@ def test_several_looks_equal_a_loop(scales, flip):
     found = predictor.evidence(x)
     torch.testing.assert_close(found.softmax(1) if predictor.plain else found, mean, rtol=1e-12, atol=1e-14)
     assert torch.equal(predict_labels(found, (100, 150)), labels)
+
+
+@pytest.mark.parametrize("window", [(32, 32), (40, 64), (64, 50), (100, 33)])
+@torch.no_grad()
+def test_windows_equal_a_loop(window):
+    predictor, x = looks(window=window), torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    h, w = min(window[0], 64), min(window[1], 96)
+    hat = torch.tensor([[min(i + 1, h - i) * min(j + 1, w - j) for j in range(w)] for i in range(h)])
+    total, weight = torch.zeros(1, 19, 64, 96, dtype=torch.float64), torch.zeros(64, 96)
+    for top in window_starts(64, h):
+        for left in window_starts(96, w):
+            logits = predictor.model(x[..., top : top + h, left : left + w])[-1]
+            p = F.interpolate(logits, size=(h, w), mode="bilinear", align_corners=True).softmax(1)
+            total[..., top : top + h, left : left + w] += p * hat
+            weight[top : top + h, left : left + w] += hat
+    torch.testing.assert_close(predictor.evidence(x), total / weight, rtol=1e-12, atol=1e-14)
 
 
 @torch.no_grad()
