@@ -302,7 +302,7 @@ def test_benchmark_notebook(tmp_path):
         backbone="resnet18",
         source_size="160x96",
         target_size="128x64",
-        backbones="resnet18,efficientnet_lite0",
+        backbones="efficientnet_lite0",
         imports=1,
         loader=2,
         pairs=8,
