@@ -72,7 +72,7 @@ def export(
         _check(part, example, expected, out)
     return out
 
-
+# %% ../../nbs/api/evaluation/07_export.ipynb #5e14b1f9
 def facts_of(
     classes: ClassSet,  # what the logits mean
     size: str,  # width x height of the input
@@ -104,7 +104,7 @@ def _example(size):
     noise = torch.randint(0, 256, (3, *size), generator=torch.Generator().manual_seed(0)).float()
     return torch.stack([ramp, noise])
 
-
+# %% ../../nbs/api/evaluation/07_export.ipynb #5ab6b5ad
 def _write_onnx(program, example, path, facts):
     import warnings
 

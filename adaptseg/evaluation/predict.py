@@ -145,7 +145,7 @@ def load(
     size, window = parse_size(size or head["target_size"]), parse_window(window or head.get("window") or "off")
     return cls(model, classes, size, head["preprocessing"], flip, scales, window)
 
-
+# %% ../../nbs/api/evaluation/03_predict.ipynb #5d117f77
 @patch
 @torch.no_grad()
 def logits(
