@@ -598,6 +598,7 @@ def test_names_in_python_examples_exist(page):
     made |= {n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef))} | {
         a.arg for n in ast.walk(tree) if isinstance(n, ast.arguments) for a in n.args
     }
+    made |= {(a.asname or a.name).split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     assert not {n.id for n in names if isinstance(n.ctx, ast.Load)} - known - made
 
 

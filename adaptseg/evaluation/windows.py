@@ -18,7 +18,9 @@ from torch import Tensor
 from ..runs.config import parse_size
 
 # %% ../../nbs/api/evaluation/02_windows.ipynb #4e4e8e7a
-def parse_window(text: str) -> tuple[int, int] | None:  # (height, width) in pixels, None: no windows
+def parse_window(
+    text: str,  # width x height, or off
+) -> tuple[int, int] | None:  # (height, width) in pixels, None: no windows
     "'768x512' -> (512, 768), 'off' -> None."
     try:
         return None if text == "off" else parse_size(text)
