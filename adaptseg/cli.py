@@ -148,6 +148,7 @@ def parser() -> argparse.ArgumentParser:
         c = commands.add_parser(name, help=text, allow_abbrev=False)
         if name == "sweep":
             c.add_argument("table", nargs="?", help="a .csv, a column a parameter, a row a run")
+            c.add_argument("--results", help="a .jsonl that keeps values and scores; what it knows is not made again")
         if name in ("segment", "sweep"):
             on_workers(c)
         known = read_parameters(file, kind) + (method_parameters() if kind == "Config" else [])
@@ -174,7 +175,7 @@ def others(
     b.take([])
     b.add_argument("--out", default="runs/benchmark", help="folder of the executed notebook")
     t = commands.add_parser("table", help="scores of finished runs, mean and deviation over seeds")
-    t.add_argument("folder", nargs="?", default="runs")
+    t.add_argument("folder", nargs="?", default="runs", help="of runs, or a results file, .jsonl")
     v = commands.add_parser("video", help="segment a video or a folder of frames: mp4, counts of objects, chart")
     v.add_argument("source", metavar="IN", help="a video, or a folder of frames")
     v.add_argument("out", metavar="OUT", help="the .mp4; a .csv and a .png go beside it")

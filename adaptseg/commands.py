@@ -144,15 +144,19 @@ def demo_command(parameters: dict) -> Path:  # the comparison picture
     return picture
 
 # %% ../nbs/api/03_commands.ipynb #fb158ec5
-def table_command(folder: str) -> None:
-    "`adaptseg table`: the scores of all finished runs below a folder, over seeds."
+def table_command(
+    where: str,  # a folder of runs, or a .jsonl
+) -> None:
+    "`adaptseg table`: the scores of all finished runs below a folder or in a results file, over seeds."
     from adaptseg.runs.folder import find_runs
+    from adaptseg.runs.record import read_results
     from adaptseg.reports.tables import summary_table
 
-    runs = find_runs(folder)
+    runs = read_results(resolve(where)) if str(where).endswith(".jsonl") else find_runs(where)
     if not runs:
         raise FileNotFoundError(
-            f"there is no finished run below {folder}: expected {folder}/<source>2<target>/<method>-s<seed>"
+            f"there is no finished run in {where}: expected {where}/<source>2<target>/<method>-s<seed>, or a results "
+            f"file, .jsonl"
         )
     print(summary_table(runs))
 
@@ -175,7 +179,7 @@ def benchmark_command(
 # %% ../nbs/api/03_commands.ipynb #4d16878b
 def sweep_command(args: argparse.Namespace) -> None:
     "`adaptseg sweep`: make all runs of a table and a grid, show how far they are, and at the end their scores."
-    sweep = Sweep(sweep_rows(args.table, dict(args.parameters)))
+    sweep = Sweep(sweep_rows(args.table, dict(args.parameters)), args.results)
     table = sweep.run(args.workers, args.scheduler, LiveTable())
     scores = sweep.folder / "table.md"
     print(

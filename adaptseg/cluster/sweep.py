@@ -32,6 +32,7 @@ from ..base.paths import project_root, resolve
 from ..reports.tables import summary_table
 from ..runs.config import Config, as_parameters, make_config
 from ..runs.folder import Run, differences, run_path
+from ..runs.record import add_result, read_results, recorded
 from ..streets.samples import dataset_root
 from ..unsupervised.folder import find_images, open_folder, segment_files, segment_job
 
@@ -201,8 +202,11 @@ class Sweep:
     def __init__(
         self,
         rows: list[dict],  # parameters of each run, as `sweep_rows` gives them
+        results: str | Path | None = None,  # a file, .jsonl, that keeps what the runs gave; what it knows is not made
     ):
         self.rows, self.cfgs = rows, sweep_configs(rows)
+        self.results = results and resolve(results)
+        self.known = [self.results and recorded(read_results(self.results), c) for c in self.cfgs]
         self.paths, self.outcomes = [run_path(c) for c in self.cfgs], [None] * len(rows)
         self.folder, self.deaths = resolve(self.cfgs[0].out), {}
 
@@ -226,6 +230,26 @@ def table(self: Sweep) -> pd.DataFrame:  # run, step, state
 
 
 @patch
+def found(self: Sweep, i: int) -> str | None:  # None: it has to be made
+    "Whether a row is done already; a run that the results do not know yet is added."
+    if self.known[i]:
+        return "is in the results"
+    return self.done(i, "was done") if (self.paths[i] / "metrics.json").is_file() else None
+
+
+@patch
+def done(
+    self: Sweep,
+    i: int,
+    outcome: str,  # as `run_row` says it
+) -> str:  # the same
+    "A row has ended; what it gave is kept."
+    if self.results and (self.paths[i] / "metrics.json").is_file():
+        add_result(self.results, Run(self.paths[i]))
+    return outcome
+
+# %% ../../nbs/api/cluster/00_sweep.ipynb #36923b43
+@patch
 def run(
     self: Sweep,
     workers: int | None = None,
@@ -235,7 +259,7 @@ def run(
 ) -> pd.DataFrame:  # the last table
     "Make all runs that are not done, then write sweep.csv and table.md."
     self.folder.mkdir(parents=True, exist_ok=True)
-    self.outcomes = ["was done" if (p / "metrics.json").is_file() else None for p in self.paths]
+    self.outcomes = [self.found(i) for i in range(len(self.rows))]
     if None in self.outcomes:
         with connect(workers, scheduler) as client:
             self._work(client, show, every)
@@ -260,7 +284,7 @@ def _work(self: Sweep, client, show, every):
             if outcome == "busy" or outcome == DIED and self._again(i):
                 futures[i] = send(i)
             else:
-                self.outcomes[i] = outcome
+                self.outcomes[i] = self.done(i, outcome)
     show(self.table())
 
 
@@ -277,7 +301,8 @@ def _again(self: Sweep, i):
 @patch
 def finish(self: Sweep) -> pd.DataFrame:  # the last table
     "Write what became of the rows, and the scores of the runs that are done."
-    table, done = self.table(), [Run(p) for p in self.paths if (p / "metrics.json").is_file()]
+    table = self.table()
+    done = [k or Run(p) for k, p in zip(self.known, self.paths) if k or (p / "metrics.json").is_file()]
     with locked(self.folder):  # two sweeps may end together
         with atomic_write(self.folder / "sweep.csv") as part:
             table.to_csv(part, index=False)

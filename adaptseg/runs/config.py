@@ -259,43 +259,52 @@ def _rebuilt(method, values):
 PRESETS = {
     "tsai2018": {},
     "sample": dict(
-        backbone="resnet18",
-        width=32,
-        init="scratch",
-        output_stride=8,
+        backbone="efficientnet_lite0",
+        head="light",
+        output_stride=32,
         bn_affine=True,
         bn_stats="target",
-        source_size="256x128",
-        target_size="256x128",
+        source_size="384x192",
+        target_size="384x192",
         flip=True,
         batch_size=2,
-        steps=500,
+        steps=400,
         poly_steps=None,
-        lr=1e-2,
-        head_factor=1,
+        optimiser="adamw",
+        lr=3e-4,
+        head_factor=5,
+        weight_decay=0.01,
+        warmup=30,
         val_every=100,
         log_every=20,
     ),
 }
 PRESETS["camvid"] = {
     **PRESETS["sample"],
-    **dict(source="camvid_day", target="camvid_dusk", source_size="240x180", target_size="240x180"),
-    **dict(output_stride=16, scale="0.8,1.4", crop="240x180", batch_size=4, steps=1000),
+    **dict(source="camvid_day", target="camvid_dusk", source_size="480x360", target_size="480x360"),
+    **dict(scale="0.8,1.4", crop="320x240", colour=0.5, batch_size=4, steps=1500, val_every=300),
+    **dict(lr=5e-4, head_factor=10, warmup=50),
 }
 
 # %% ../../nbs/api/runs/00_config.ipynb #ba5795bf
-PRESETS["tiny"] = {
-    **PRESETS["sample"],
-    **dict(
-        width=8,
-        source_size="128x64",
-        target_size="128x64",
-        steps=4,
-        val_every=2,
-        log_every=1,
-        choice_images=4,
-    ),
-}
+PRESETS["tiny"] = dict(
+    backbone="resnet18",
+    width=8,
+    init="scratch",
+    bn_affine=True,
+    bn_stats="target",
+    source_size="128x64",
+    target_size="128x64",
+    flip=True,
+    batch_size=2,
+    steps=4,
+    poly_steps=None,
+    lr=1e-2,
+    head_factor=1,
+    val_every=2,
+    log_every=1,
+    choice_images=4,
+)
 REPORT = dict(aspp_branches=2, val_every=5_000)  # the reference code's network
 EXPERIMENTS = {
     "gta5_cityscapes": dict(source="gta5", target="cityscapes", init="adaptsegnet-gta5-multi", steps=0),
@@ -328,6 +337,9 @@ def make_config(
     kind = config_class(method)
     given = {k: None if v == "off" and _may_be_off(kind, k) else v for k, v in values.items() if v is not None}
     base = {k: v for k, v in base.items() if k in kind.model_fields}  # another method's values may be among them
+    if "warmup" in base:  # a preset's is no longer than the training
+        steps = given.get("steps", base["steps"])
+        base["warmup"] = min(base["warmup"], int(steps)) if str(steps).isdigit() else 0
     if "backbone" in given:
         base = _without_other_networks(base, find_backbone(given["backbone"]))
     return checked(kind, {**base, "preset": preset, **given, "method": method.name})

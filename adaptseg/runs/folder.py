@@ -95,16 +95,22 @@ def create(
         write_json(path / "config.json", {**cfg.model_dump(), **extra, **environment(extra.get("device_used", "cpu"))})
     return cls(path)
 
-
+# %% ../../nbs/api/runs/01_folder.ipynb #7028af9d
 @patch
 def __repr__(self: Run):
     return f"Run({self.path.parent.name}/{self.path.name}{'' if self.finished else ', unfinished'})"
 
 
 @patch(as_prop=True)
+def written_config(self: Run) -> dict:
+    "Its values and facts as its version wrote them."
+    return json.loads((self.path / "config.json").read_text())
+
+
+@patch(as_prop=True)
 def config(self: Run) -> dict:
     "Its values and facts, those of an earlier version in today's names."
-    return renewed(json.loads((self.path / "config.json").read_text()))
+    return renewed(self.written_config)
 
 
 @patch(as_prop=True)
@@ -204,7 +210,7 @@ def differences(run: Run, cfg: Config) -> list[str]:
     config, values = run.config, cfg.model_dump()
     settled = ("aspp_branches", "preprocessing", "output_stride")  # by the initial weights, when the run began
     free = {k for k, v in values.items() if k in RESUMABLE or v is None and k in settled}
-    raw = json.loads((run.path / "config.json").read_text())
+    raw = run.written_config
     usual = {k: field.default for k, field in type(cfg).model_fields.items()}  # of what the run's version did not know
     lost = [k for k, was in LOST.items() if raw.get(k, was) not in (was, getattr(cfg, k, was))]
     return [k for k, v in values.items() if k not in free and config.get(k, usual[k]) != v] + lost

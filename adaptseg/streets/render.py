@@ -81,8 +81,8 @@ CITYSCAPES = Look("cityscapes", Plan(people=17.0, crossers=2.5, bicycles=2.4, st
     leaves=((0.26, 0.38, 0.15), (0.3, 0.41, 0.19)), pitched=0.6, trains=0.16, buses=0.6, trucks=0.5, barrier=0.6,
     signs=6.0, lights=2.5, crossing=0.55), height=(1.2, 1.3), pitch=(0.02, 0.05), focal=(1.0, 1.1), sun=(0.1, 0.4),
     soft=0.012, ambient=(0.72, 0.75, 0.76), warm=(1.0, 1.0, 0.98), low=(0.86, 0.88, 0.87), high=(0.72, 0.77, 0.79),
-    cloud=(0.9, 0.92, 0.91), cover=(0.6, 1.0), haze=(0.74, 0.78, 0.77), sight=170.0, gain=(1.18, 1.23, 1.18),
-    contrast=0.94, saturation=0.82, exposure=0.1, blur=0.65, noise=0.012, vignette=0.25, hood=True)
+    cloud=(0.9, 0.92, 0.91), cover=(0.6, 1.0), haze=(0.74, 0.78, 0.77), sight=130.0, gain=(0.85, 1.0, 1.04),
+    contrast=0.7, saturation=0.6, exposure=0.1, blur=0.65, noise=0.02, vignette=0.25, hood=True)
 # fmt: on
 
 # %% ../../nbs/api/streets/05_render.ipynb #14a3179b
