@@ -271,8 +271,8 @@ PRESETS = {
         steps=400,
         poly_steps=None,
         optimiser="adamw",
-        lr=3e-4,
-        head_factor=5,
+        lr=5e-4,
+        head_factor=10,
         weight_decay=0.01,
         warmup=30,
         val_every=100,
@@ -283,7 +283,7 @@ PRESETS["camvid"] = {
     **PRESETS["sample"],
     **dict(source="camvid_day", target="camvid_dusk", source_size="480x360", target_size="480x360"),
     **dict(scale="0.8,1.4", crop="320x240", colour=0.5, batch_size=4, steps=1500, val_every=300),
-    **dict(lr=5e-4, head_factor=10, warmup=50),
+    **dict(warmup=50),
 }
 
 # %% ../../nbs/api/runs/00_config.ipynb #ba5795bf

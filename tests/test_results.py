@@ -1,0 +1,43 @@
+"""The numbers that README shows are those of the files in nbs/results, and these are whole."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from adaptseg.cluster.sweep import sweep_rows
+from adaptseg.reports.tables import summary, summary_table
+from adaptseg.runs.config import make_config
+from adaptseg.runs.record import read_results, recorded
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "nbs" / "results").glob("*.jsonl"))
+SEEDS = (0, 1, 2)
+
+
+def named(file):
+    return file.stem
+
+
+@pytest.mark.parametrize("file", FILES, ids=named)
+def test_readme_shows_what_the_file_says(file):
+    assert summary_table(read_results(file)) in (ROOT / "README.md").read_text(encoding="utf8"), (
+        f"paste what `adaptseg table {file.relative_to(ROOT)}` prints"
+    )
+
+
+@pytest.mark.parametrize("file", FILES, ids=named)
+def test_every_row_has_been_measured_with_every_seed(file):
+    "Also: with today's values. A preset that changes makes its results old."
+    runs = read_results(file)
+    wanted = [make_config(**row, seed=seed) for row in sweep_rows(file.with_suffix(".csv")) for seed in SEEDS]
+    missing = [f"{c.source} -> {c.target}, {c.method}, seed {c.seed}" for c in wanted if not recorded(runs, c)]
+    assert not missing, "not measured: " + "; ".join(missing)
+    assert len(runs) == len(wanted) and set(summary(runs)["n"]) == {len(SEEDS)}
+
+
+@pytest.mark.parametrize("file", FILES, ids=named)
+def test_results_were_made_by_code_that_anyone_can_have(file):
+    for line in file.read_text(encoding="utf8").splitlines():
+        commit = json.loads(line)["config"]["commit"]
+        assert commit and not commit.endswith("+changes"), "measure from a clean checkout"
