@@ -109,6 +109,7 @@ def run_row(
     "See to it that one run of a sweep is there."
     with _ONE:
         os.environ["ADAPTSEG_ROOT"] = root
+        os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)  # of Dask's workers: a training on a CPU takes twice as long so
         cfg = make_config(**values)
         with claimed(run_path(cfg)) as ours:
             return _made(cfg, values) if ours else "busy"
