@@ -5,7 +5,8 @@
 Prints the largest relative error of losses, eval outputs and final state for each configuration of each
 file and exits 1 when one is above 1e-6. Networks, discriminators, losses, optimisers, schedule and step are
 the library's own; weights and inputs are drawn as the files' makers drew them, from numpy's RandomState with
-seeds made of names (weights) and of the step (images and labels).
+seeds made of names (weights) and of the step (images and labels). Files with lists hold single functions of the
+methods, see golden_methods.py.
 """
 
 import json
@@ -25,6 +26,7 @@ from adaptseg.unsupervised.kanezaki import Kanezaki, KanezakiNet
 from adaptseg.datasets.labels import IGNORE
 from adaptseg.networks.losses import SegmentationLoss
 from adaptseg.networks.optimisers import PolySchedule, network_optimiser, update_multiplicity
+from golden_methods import KINDS, relative
 
 TOLERANCE = 1e-6
 
@@ -79,15 +81,6 @@ class Losses(Callback):
 
     def after_batch(self):
         self.rows.append({**self.loss_func.parts, **self.adversarial_adaptation.losses})
-
-
-def relative(found, expected):
-    "Largest |found - expected| / |expected| (absolute where expected is tiny)."
-    found, expected = np.asarray(found, float), np.asarray(expected, float)
-    if found.shape != expected.shape:
-        return float("inf")
-    error = np.abs(found - expected) / np.maximum(np.abs(expected), 1e-12)
-    return float(np.nan_to_num(error, nan=np.inf).max(initial=0))
 
 
 def learner(cfg):
@@ -195,11 +188,20 @@ def replay(run):
     return errors
 
 
+def cases(file):
+    "What a file holds: named configurations, or kinds of functions with a list of cases each."
+    for name, run in json.loads(Path(file).read_text()).items():
+        if isinstance(run, list):
+            yield from ((f"{name} {i}", KINDS[name], case) for i, case in enumerate(run, 1))
+        else:
+            yield name, replay, run
+
+
 def main(files):
     worst = 0
     for file in files:
-        for name, run in json.loads(Path(file).read_text()).items():
-            errors = replay(run)
+        for name, check, run in cases(file):
+            errors = check(run)
             worst = max(worst, *errors.values())
             print(f"{Path(file).name} {name}: " + ", ".join(f"{k} {v:.1e}" for k, v in errors.items()), flush=True)
     print(

@@ -7,20 +7,36 @@ import pytest
 
 import golden
 
-PINNED, KANEZAKI = (Path(__file__).parent / "golden" / name for name in ("adaptsegnet.json", "kanezaki.json"))
+PINNED, KANEZAKI, METHODS = (
+    Path(__file__).parent / "golden" / f"{name}.json" for name in ("adaptsegnet", "kanezaki", "methods")
+)
+INPUTS = "seed shape scale size beta tau picked alpha steps counts temperature".split()
 SHARED = Path(__file__).parents[2] / "shared" / "golden"
 
 
-@pytest.mark.parametrize("file", [PINNED, KANEZAKI], ids=lambda p: p.stem)
+@pytest.mark.parametrize("file", [PINNED, KANEZAKI, METHODS], ids=lambda p: p.stem)
 def test_library_replays_the_reference(file, capsys):
     assert golden.main([file]) == 0
     assert capsys.readouterr().out.endswith("equal\n")
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no shared golden files beside this checkout")
-@pytest.mark.parametrize("file", [PINNED, KANEZAKI], ids=lambda p: p.stem)
+@pytest.mark.parametrize("file", [PINNED, KANEZAKI, METHODS], ids=lambda p: p.stem)
 def test_pinned_copy_is_the_shared_file(file):
     assert file.read_bytes() == (SHARED / file.name).read_bytes()
+
+
+@pytest.mark.parametrize("kind", golden.KINDS)
+def test_a_change_of_a_function_is_noticed(kind):
+    def moved(value):
+        "Every number by a hundred thousandth, but the inputs."
+        if isinstance(value, dict):
+            return {k: v if k in INPUTS else moved(v) for k, v in value.items()}
+        return [moved(v) for v in value] if isinstance(value, list) else value * (1 + 1e-5)
+
+    case = json.loads(METHODS.read_text())[kind][0]
+    assert max(golden.KINDS[kind](case).values()) <= golden.TOLERANCE
+    assert min(golden.KINDS[kind](moved(case)).values()) > golden.TOLERANCE
 
 
 @pytest.mark.parametrize("column", [0, 1])

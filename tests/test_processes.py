@@ -50,8 +50,7 @@ def flags(**values):
 def error(a, b):
     "Largest relative error; of what should be 0, such as a bias that the next batch norm takes away, 1e8 times it."
     return max(
-        ((x.double() - y.double()).norm() / y.double().norm().clamp(min=1e-8)).item()
-        for x, y in zip(a, b, strict=True)
+        ((x.double() - y.double()).norm() / y.double().norm().clamp(min=1e-8)).item() for x, y in zip(a, b, strict=True)
     )
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -48,20 +49,24 @@ def wait_for(path, seconds=120):
         time.sleep(0.05)
 
 
-def test_killed_run_resumes_exactly(tmp_path):
+@pytest.mark.parametrize("method", ["adaptseg_multi", "selftrain"])
+def test_killed_run_resumes_exactly(method, tmp_path):
     data = write_samples(
         tmp_path / "samples", size=(64, 128), n_gta5=(6, 2), n_cityscapes=(4, 2), n_iitk=(1, 1), workers=1
     )
-    whole, broken = (tmp_path / name / "gta52cityscapes/adaptseg_multi-s0" for name in ("whole", "broken"))
-    assert start(tmp_path / "whole", data).wait(300) == 0
-    first = start(tmp_path / "broken", data)
+    whole, broken = (tmp_path / name / f"gta52cityscapes/{method}-s0" for name in ("whole", "broken"))
+    assert start(tmp_path / "whole", data, method=method).wait(300) == 0
+    first = start(tmp_path / "broken", data, method=method)
     wait_for(broken / "checkpoint.pt")
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert not (broken / "metrics.json").exists()
-    refused = start(tmp_path / "broken", data)
+    refused = start(tmp_path / "broken", data, method=method)
     assert refused.wait(300) == 1 and "resume=True" in refused.stderr.read()
-    assert start(tmp_path / "broken", data, resume=True).wait(300) == 0
-    a, b = (load_file(path / "weights.safetensors") for path in (whole, broken))
-    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    assert start(tmp_path / "broken", data, method=method, resume=True).wait(300) == 0
+    files = sorted(p.name for p in whole.glob("*.safetensors"))  # what the method trains beside the network as well
+    assert len(files) == 2 and files == sorted(p.name for p in broken.glob("*.safetensors"))
+    for file in files:
+        a, b = (load_file(path / file) for path in (whole, broken))
+        assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     assert (whole / "metrics.json").read_text() == (broken / "metrics.json").read_text()

@@ -36,6 +36,7 @@ class AdversarialAdaptation(Method):
     "Output-space adversarial adaptation to an unlabelled target (Tsai et al. 2018)."
 
     titles = {"loss_adv": "adversarial loss, target", "loss_D": "discriminator loss"}
+    shown = staticmethod(probabilities)  # what the discriminators see of both levels' logits
 
     def __init__(
         self,
@@ -71,8 +72,8 @@ def before_fit(self: AdversarialAdaptation):
 
 @patch
 def after_backward(self: AdversarialAdaptation):
-    target = probabilities(*self.target_pass())
-    source = probabilities([None if p is None else p.detach() for p in self.pred], self.x.shape[-2:])
+    target = self.shown(*self.target_pass())
+    source = self.shown([None if p is None else p.detach() for p in self.pred], self.x.shape[-2:])
     first = 3 - len(target)  # a single level is conv5, number 2
     torch.autograd.backward(target, [self._play(first + i, s, t) for i, (s, t) in enumerate(zip(source, target))])
 

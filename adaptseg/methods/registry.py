@@ -44,6 +44,7 @@ class Method(Callback):
     Values: type[MethodValues] = MethodValues  # its own values
     levels: int | None = None  # heads of its network: 2 for conv4 and conv5, 1 for conv5 alone; None: either
     reads_target: bool = True  # does it look at images of the target?
+    scored: tuple[str, ...] = ()  # names in `modules` of networks that are scored and kept beside the run's own
     titles: dict[str, str] = {}  # beginning of a loss's name -> title of its curves
     bands: dict[str, tuple[float, float]] = {}  # beginning of a loss's name -> where it is healthy
     published: dict[tuple[str, str], float] = {}  # (source, target) -> mIoU in percent that a paper reports

@@ -19,6 +19,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 import adaptseg.methods.adversarial  # noqa: F401  registers the kit's own methods
 import adaptseg.methods.baselines  # noqa: F401
+import adaptseg.methods.entropy  # noqa: F401
+import adaptseg.methods.self_training  # noqa: F401
 from ..base.checks import check_choice
 from ..methods.registry import METHODS, Method, find_method
 from ..datasets.loading import parse_preprocessing

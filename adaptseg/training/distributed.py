@@ -112,7 +112,8 @@ def align(self: Processes):
 @patch
 def before_fit(self: Processes):
     self.align()
-    self.norms = {m: type(m) for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    trained = [m for network in self.trained() for m in network.modules()]  # the teacher of a method among them
+    self.norms = {m: type(m) for m in trained if isinstance(m, nn.modules.batchnorm._BatchNorm)}
     if self.bn_sync == "sync":
         strange = {kind.__name__ for kind in self.norms.values()} - {kind.__name__ for kind in SHARED}
         if strange:

@@ -69,7 +69,7 @@ def fake_step(learn, method: Method, opt, loss_func, batch) -> None:
     learn.pred = learn.model(learn.x)
     happens("after_pred")
     loss_func(learn.pred, learn.y).backward()
-    happens("after_backward", "before_step", "after_step")
+    happens("rehearse" if hasattr(method, "rehearse") else "after_backward", "before_step", "after_step")
     opt.step()
     opt.zero_grad()
 
@@ -110,7 +110,8 @@ def fake_training(
         opt = network_optimiser(model, kind="adamw" if cfg.optimiser == "adamw" else "sgd", layer_decay=cfg.layer_decay)
         images = lambda size: torch.empty(cfg.batch_size, 3, *size)
         batch = (images(source), torch.empty(cfg.batch_size, *source, dtype=torch.long)), images(target)
-        yield lambda: fake_step(SimpleNamespace(model=model), method, opt, SegmentationLoss(cfg.lambda_seg), batch)
+        learn, loss = SimpleNamespace(model=model, epoch=0, iter=0, n_iter=1), SegmentationLoss(cfg.lambda_seg)
+        yield lambda: fake_step(learn, method, opt, loss, batch)
 
 
 def step_bytes(

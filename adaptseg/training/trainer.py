@@ -6,7 +6,7 @@
 __all__ = ['RunData', 'load_data', 'input_size', 'initial_weights', 'settle', 'make_network', 'SourceEpoch', 'SkipValidation',
            'step_callbacks', 'loader_options', 'streams', 'make_learner', 'share_of_batch', 'StopAt', 'fit', 'prepare',
            'open_run', 'save_trained', 'facts', 'run_learner', 'tensorboard', 'is_finished', 'train', 'describe',
-           'finish']
+           'finish', 'kept']
 
 # %% ../../nbs/api/training/05_trainer.ipynb #2cc2ea9a
 import shutil
@@ -43,7 +43,7 @@ from ..evaluation.predict import Predictor, evaluate
 from ..networks.levels import TwoLevels
 from ..networks.losses import SegmentationLoss
 from ..networks.optimisers import POWERS, PolySchedule, network_optimiser, train_step
-from ..networks.saving import network_arguments, save_network
+from ..networks.saving import load_network, network_arguments, save_network
 from ..networks.backbones import build_network
 from ..networks.weights import Diagnosis, diagnose, imagenet_weights, load_weights, locate
 from ..runs.config import Config, make_config, parse_range, parse_size
@@ -307,6 +307,9 @@ def save_trained(run: Run, cfg: Config, data: RunData, model: TwoLevels, learn: 
     "Write what was trained: the network, and what the method trained beside it."
     save_network(run.path / "weights.safetensors", model, cfg, data.source.classes)
     for name, module in (pair for method in methods(learn) for pair in method.modules.items()) if learn else ():
+        if isinstance(module, TwoLevels):
+            save_network(run.path / f"{name}.safetensors", module, cfg, data.source.classes)
+            continue
         with atomic_write(run.path / f"{name}.safetensors") as part:
             save_file(module.state_dict(), part)
 
@@ -396,8 +399,15 @@ def finish(run: Run, data: RunData, model: TwoLevels, cfg: Config) -> None:
     "Scores, pictures and curves of a trained network; metrics.json, written last, marks the run as finished."
     mode = run.config["preprocessing"]  # what the initial weights needed, unless given
     window = cfg.window and parse_size(cfg.window)
-    sized = lambda split: Predictor(model, data.source.classes, input_size(cfg, split), mode, window=window)
-    metrics = {f"{t.name}/{t.split}": evaluate(sized(t), t, workers=cfg.workers) for t in data.tests}
+    sized = lambda split, network=model: Predictor(
+        network, data.source.classes, input_size(cfg, split), mode, window=window
+    )
+    networks = {"": model} | {f", {name}": network for name, network in main_first(lambda: kept(run, cfg)).items()}
+    metrics = {
+        f"{t.name}/{t.split}{of}": evaluate(sized(t, network), t, workers=cfg.workers)
+        for t in data.tests
+        for of, network in networks.items()
+    }
     if not is_main():
         return
     if data.tests:
@@ -409,3 +419,10 @@ def finish(run: Run, data: RunData, model: TwoLevels, cfg: Config) -> None:
     write_json(run.path / "metrics.json", metrics)
     (run.path / "checkpoint.pt").unlink(missing_ok=True)  # there is nothing to go on with
     shutil.rmtree(replaced_path(run.path), ignore_errors=True)
+
+
+def kept(run: Run, cfg: Config) -> dict[str, TwoLevels]:
+    "The networks that a method trained beside the run's own, and that are scored as well."
+    files = {name: run.path / f"{name}.safetensors" for name in cfg.method_class.scored}
+    device = pick_device(cfg.device)
+    return {name: load_network(file, device)[0] for name, file in files.items() if file.is_file()}
