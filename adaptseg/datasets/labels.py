@@ -31,6 +31,8 @@ class ClassSet:
     names: tuple  # C class names, in train id order
     colours: tuple  # C (red, green, blue) triples, 0..255
     groups: dict = field(default_factory=dict, hash=False)  # group name -> names of its classes
+    # class -> names that other datasets have for it, or for parts of it
+    also: dict = field(default_factory=dict, hash=False)
 
     def __post_init__(self):
         if not 0 < len(self.names) < IGNORE:
@@ -46,6 +48,9 @@ class ClassSet:
         object.__setattr__(self, "groups", {k: tuple(v) for k, v in groups.items()})
         for group in self.groups:
             self.group(group)
+        for k, others in self.also.items():
+            if k not in self.names or set(others) & set(self.names):
+                raise ValueError(f"{self.name}: other names of {k!r} must be of a class, and no class: {others}")
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #023c28f0
 @patch
@@ -62,13 +67,21 @@ def index(self: ClassSet, name: str) -> int:
 
 
 @patch
+def find(self: ClassSet, name: str | None) -> int | None:
+    "The train id of a dataset's class, by its own name or by another one; None where the set has no such class."
+    if name in self.names:
+        return self.names.index(name)
+    return next((self.names.index(k) for k, others in self.also.items() if name in others), None)
+
+
+@patch
 def group(self: ClassSet, name: str) -> tuple:
     "The train ids of a group, in order."
     if name not in self.groups:
         raise ValueError(f"{self.name} has no group {name!r}: use one of {', '.join(self.groups)}.")
     return tuple(self.index(n) for n in self.groups[name])
 
-
+# %% ../../nbs/api/datasets/00_labels.ipynb #bfba19d0
 @patch
 def colourise(
     self: ClassSet,
@@ -132,6 +145,15 @@ CAMVID11 = ClassSet(
         (0, 0, 142),
         (220, 20, 60),
         (119, 11, 32),
+    ),
+    also=dict(  # CamVid's own 32 classes were merged so (Badrinarayanan et al. 2017); names as Cityscapes has them
+        building=("wall",),
+        pavement=("sidewalk",),
+        tree=("vegetation", "terrain"),
+        sign=("traffic sign", "traffic light"),
+        car=("truck", "bus", "train"),
+        pedestrian=("person",),
+        bicyclist=("rider", "bicycle", "motorcycle"),
     ),
 )
 CLASS_SETS = {c.name: c for c in (CITYSCAPES19, SYNTHIA16, SYNTHIA13, CAMVID11)}
@@ -214,14 +236,15 @@ def _unknown(self: IdTable, raw):
 @lru_cache(maxsize=64)
 def _encoder(table: IdTable, classes: ClassSet) -> np.ndarray:
     "(65537,) int16: raw id -> train id, 255 or UNKNOWN; the last entry is that of -1."
-    if not set(table.ids.values()) & set(classes.names):
+    train = {name: classes.find(name) for name in table.ids.values()}
+    if all(i is None for i in train.values()):
         raise ValueError(
             f"{table.name} and {classes.name} share no class name, every pixel would be ignored: choose a "
             f"class set of this dataset."
         )
     lut = np.full(N_RAW + 1, UNKNOWN, np.int16)
     for raw, name in table.ids.items():
-        lut[raw] = classes.index(name) if name in classes.names else IGNORE
+        lut[raw] = IGNORE if train[name] is None else train[name]
     return lut
 
 
@@ -235,6 +258,37 @@ def _decoder(table: IdTable, classes: ClassSet) -> np.ndarray:
     if table.void is not None:
         lut[IGNORE] = table.void
     return lut
+
+# %% ../../nbs/api/datasets/00_labels.ipynb #2a26ba56
+@patch
+def mapping(
+    self: IdTable,
+    classes: ClassSet,  # the set whose train ids are wanted
+) -> dict[
+    str, list[str]
+]:  # class -> the dataset's names that become it, none for what it does not have; "" for the rest
+    "What a class set makes of a dataset's classes."
+    names = list(dict.fromkeys(name for name in self.ids.values() if name))
+    found = {k: [n for n in names if classes.find(n) == i] for i, k in enumerate(classes.names)}
+    return found | {"": [n for n in names if classes.find(n) is None]}
+
+# %% ../../nbs/api/datasets/00_labels.ipynb #dd042780
+@patch
+def describe(
+    self: IdTable,
+    classes: ClassSet,  # the set whose train ids are wanted
+) -> str:  # one line; "" where every class is called as in the set
+    "Where a dataset's classes are others than those of a set: merged, missing, ignored."
+    found = self.mapping(classes)
+    ignored = found.pop("")
+    merged = [f"{k} = {' + '.join(names)}" for k, names in found.items() if names and names != [k]]
+    missing = [k for k, names in found.items() if not names]
+    parts = [
+        "; ".join(merged),
+        f"it has no {', '.join(missing)}" if missing else "",
+        f"ignored: {', '.join(ignored)}" if ignored else "",
+    ]
+    return "; ".join(p for p in parts if p)
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #d495fb04
 def _id_table(name, known, named, void) -> IdTable:

@@ -22,6 +22,7 @@ from torchvision.transforms import v2
 
 from .labels import IGNORE
 from ..base.images import read_image
+from .rare import class_pixels, rare_order
 from .splits import Item, Split, load_label
 
 # %% ../../nbs/api/datasets/03_loading.ipynb #4b4ee56c
@@ -197,12 +198,14 @@ class DrawDataset:
         labels: bool = True,  # False for the unlabelled target: labels are not even read
         # resized images are kept in memory, which workers share, if all of them fit into so many megabytes
         cache_mb: float = 512,
+        rare: float | None = None,  # temperature of drawing by rare classes, see `rare_order`; None: all images alike
     ):
         if labels and not split.labelled:
             raise ValueError(f"{split.name} has no labels: it can be a target, not a source")
         self.split, self.size, self.mode, self.augment = split, size, mode, augment
         self.seed, self.labels, self.order = seed, labels, np.empty(0, np.int64)
         self.items, self.sizes = split.items, [len(m) for m in split.members]
+        self.rare, self.pixels = rare, None if rare is None else class_pixels(split)[:, :-1]
         fits = len(self.items) * size[0] * size[1] * (4 if labels else 3) <= cache_mb * 1e6
         self.kept = Kept(len(self.items), size) if fits else None
 
@@ -211,7 +214,11 @@ class DrawDataset:
 def index(self: DrawDataset, draw: int) -> int:
     "Which image a draw shows."
     if draw >= len(self.order):
-        self.order = draw_order(self.sizes, self.split.weights, max(1024, 2 * draw + 1), self.seed)
+        n = max(1024, 2 * draw + 1)
+        if self.rare is None:
+            self.order = draw_order(self.sizes, self.split.weights, n, self.seed)
+        else:
+            self.order = rare_order(self.pixels, n, self.seed, self.rare)
     return int(self.order[draw])
 
 

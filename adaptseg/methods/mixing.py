@@ -51,20 +51,24 @@ def pasted(
 # %% ../../nbs/api/methods/05_mixing.ipynb #d42b8e2c
 def mixed_labels(
     label: Tensor,  # (N, H, W) int64 train ids of the source
-    pseudo: Tensor,  # (N, H, W) int64 train ids of the teacher
+    pseudo: Tensor,  # of the teacher: (N, H, W) int64 train ids, or (N, C, H, W) probabilities
     sure: Tensor,  # (N,) or (N, H, W) weight of the teacher's, 0..1
     paste: Tensor,  # (N, H, W) bool, of `pasted`
-) -> tuple[Tensor, Tensor]:  # (N, H, W) int64 train ids, and (N, H, W) weights
+) -> tuple[Tensor, Tensor]:  # labels as the teacher's, and (N, H, W) weights
     "Labels and weights of a mixture."
+    if pseudo.ndim == 4:
+        label = F.one_hot(label.clamp(max=pseudo.shape[1] - 1), pseudo.shape[1]).movedim(3, 1).to(pseudo.dtype)
     weight = (sure[:, None, None] if sure.ndim == 1 else sure).expand(paste.shape)
-    return torch.where(paste, label, pseudo), torch.where(paste, torch.ones_like(weight), weight)
+    here = paste if pseudo.ndim == 3 else paste[:, None]
+    return torch.where(here, label, pseudo), torch.where(paste, torch.ones_like(weight), weight)
 
 
 def weighted_loss(
     logits: Tensor,  # (N, C, h, w), any resolution
-    label: Tensor,  # (N, H, W) int64 train ids, 255 gives 0
+    label: Tensor,  # (N, H, W) int64 train ids, 255 gives 0; or (N, C, H, W) probabilities
     weight: Tensor,  # (N, H, W) >= 0
 ) -> Tensor:  # scalar, mean over all pixels
     "Cross-entropy where each pixel has a weight of its own (Tranheden et al. 2021, equation 4)."
-    each = F.cross_entropy(upsample(logits, label.shape[-2:]), label, ignore_index=IGNORE, reduction="none")
+    ignored = -100 if label.ndim == 4 else IGNORE  # probabilities have nothing to ignore
+    each = F.cross_entropy(upsample(logits, label.shape[-2:]), label, ignore_index=ignored, reduction="none")
     return (each * weight).mean()

@@ -43,6 +43,7 @@ class Method(Callback):
     name: str  # what a run is called after; the class's name in snake case unless given
     Values: type[MethodValues] = MethodValues  # its own values
     levels: int | None = None  # heads of its network: 2 for conv4 and conv5, 1 for conv5 alone; None: either
+    usual: dict = {}  # values of a run that it wants, unless given; on top of the preset
     reads_target: bool = True  # does it look at images of the target?
     scored: tuple[str, ...] = ()  # names in `modules` of networks that are scored and kept beside the run's own
     titles: dict[str, str] = {}  # beginning of a loss's name -> title of its curves
@@ -105,13 +106,19 @@ def before_train(self: Method):
 def before_batch(self: Method):
     if self.reads_target and self.model.bn_stats == "target":
         self.source_pass.enter_context(unmoved_statistics(self.model))
+    self.begin()
+
+
+@patch
+def begin(self: Method):
+    "What a method does before the network sees the source; nothing, unless it says so."
 
 
 @patch
 def after_pred(self: Method):
     self.source_pass.close()
 
-
+# %% ../../nbs/api/methods/00_registry.ipynb #4a70bd30
 @patch
 def target_pass(
     self: Method,
@@ -163,5 +170,6 @@ def find_method(
             if entry.name == name:
                 method(entry.load())
     if name not in METHODS:
-        raise ValueError(f"method: expected one of {', '.join(METHODS)}, or a class; found {name!r}")
+        single = ", ".join(k for k in METHODS if "+" not in k)
+        raise ValueError(f"method: expected one of {single}, several joined by +, or a class; found {name!r}")
     return METHODS[name]

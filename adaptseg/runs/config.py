@@ -20,9 +20,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 import adaptseg.methods.adversarial  # noqa: F401  registers the kit's own methods
 import adaptseg.methods.baselines  # noqa: F401
 import adaptseg.methods.entropy  # noqa: F401
+import adaptseg.methods.fourier  # noqa: F401
 import adaptseg.methods.self_training  # noqa: F401
 from ..base.checks import check_choice
-from ..methods.registry import METHODS, Method, find_method
+from ..methods.combined import find_methods
+from ..methods.registry import METHODS, Method
 from ..datasets.loading import parse_preprocessing
 from ..networks.backbones import check_backbone, find_backbone
 from ..networks.heads import HEAD_KINDS
@@ -87,6 +89,7 @@ class RunValues(BaseModel):
     name: FolderName | None = None  # the run's own folder name, <method>-s<seed> unless given
     overwrite: bool = False  # replace a finished run of that name
     resume: bool = False  # go on with an unfinished run of that name
+    target_labels: str | None = None  # labelled target images that join the source: a number, all, or a file of names
     classes: str | None = None  # class set, the source's own unless given
     mix: str = "equal"  # shares of a union's members: equal, proportional or numbers
 
@@ -121,6 +124,9 @@ class ImageValues(NetworkValues):
     scale: Range | None = None  # random zoom, low,high
     flip: bool = False  # random mirroring
     colour: Annotated[float, Field(ge=0, le=1)] = 0.0  # random brightness, contrast and saturation
+    # temperature of drawing source images by rare classes (0.01: DAFormer); None: all images alike
+    rare_classes: Annotated[float, Field(gt=0)] | None = None
+    fourier: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # source images take so much of the target's spectrum; 0: none
     workers: Annotated[int, Field(ge=0)] = 0  # processes that load images
 
 # %% ../../nbs/api/runs/00_config.ipynb #a884d913
@@ -251,11 +257,12 @@ def config_class(
 
 @patch
 def __reduce__(self: Config):  # a class that was made here cannot be found by its name
-    return _rebuilt, (self.method_class, self.model_dump())
+    own = self.method_class
+    return _rebuilt, (own.name if own and "+" in own.name else own, self.model_dump())
 
 
 def _rebuilt(method, values):
-    return (config_class(find_method(method)) if method else Config)(**values)
+    return (config_class(find_methods(method)) if method else Config)(**values)
 
 # %% ../../nbs/api/runs/00_config.ipynb #d0b4c436
 PRESETS = {
@@ -335,10 +342,11 @@ def make_config(
     if preset not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}; found {preset!r}")
     base = PRESETS[preset]
-    method = find_method(values.get("method") or base.get("method", "adaptseg_multi"))
+    method = find_methods(values.get("method") or base.get("method", "adaptseg_multi"))
     kind = config_class(method)
     given = {k: None if v == "off" and _may_be_off(kind, k) else v for k, v in values.items() if v is not None}
     base = {k: v for k, v in base.items() if k in kind.model_fields}  # another method's values may be among them
+    base |= method.usual
     if "warmup" in base:  # a preset's is no longer than the training
         steps = given.get("steps", base["steps"])
         base["warmup"] = min(base["warmup"], int(steps)) if str(steps).isdigit() else 0

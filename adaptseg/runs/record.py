@@ -28,7 +28,7 @@ def record_of(
     return dict(
         run=f"{run.path.parent.name}/{run.path.name}",
         config={k: v for k, v in run.written_config.items() if k not in PLACES},
-        metrics=run.metrics,
+        metrics={where: {k: v for k, v in s.items() if k != "matrix"} for where, s in run.metrics.items()},
         minutes=round(rows[-1]["seconds"] / 60, 2) if rows else None,
     )
 
@@ -87,8 +87,9 @@ def add_result(
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(file.parent):
         records = [r.record for r in read_results(file) if r.record["run"] != record["run"]]
+        records = sorted([*records, record], key=lambda r: r["run"])
         with atomic_write(file) as part:
-            part.write_text("".join(json.dumps(r) + "\n" for r in [*records, record]), encoding="utf8")
+            part.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf8")
 
 
 def recorded(
