@@ -61,7 +61,7 @@ def test_without_weight_it_is_the_baseline(method, trained):
         dict(lambda_mask=1.0, mask_size=16),
         dict(soft=True, sure_per="batch", margin_top=0.1, margin_bottom=0.2),
         dict(lambda_fd=0.005),
-        dict(rare_classes=0.1, fourier=0.01),
+        dict(rare_classes=0.1, fourier=0.01, balance=0.5),
         dict(accumulate=2, bn_stats="both"),
     ],
     ids=lambda v: "-".join(v),

@@ -32,7 +32,7 @@ class ClassSet:
     colours: tuple  # C (red, green, blue) triples, 0..255
     groups: dict = field(default_factory=dict, hash=False)  # group name -> names of its classes
     # class -> names that other datasets have for it, or for parts of it
-    also: dict = field(default_factory=dict, hash=False)
+    also: dict = field(default_factory=dict, hash=False, compare=False)
 
     def __post_init__(self):
         if not 0 < len(self.names) < IGNORE:
@@ -48,6 +48,7 @@ class ClassSet:
         object.__setattr__(self, "groups", {k: tuple(v) for k, v in groups.items()})
         for group in self.groups:
             self.group(group)
+        object.__setattr__(self, "also", {k: tuple(others) for k, others in self.also.items()})
         for k, others in self.also.items():
             if k not in self.names or set(others) & set(self.names):
                 raise ValueError(f"{self.name}: other names of {k!r} must be of a class, and no class: {others}")

@@ -29,10 +29,11 @@ def upsample(
 def segmentation_loss(
     logits: Tensor,  # (N, C, h, w), any resolution
     label: Tensor,  # (N, H, W) int64 train ids, 255 ignored
+    weights: Tensor | None = None,  # (C,) what a pixel of each class counts; None: 1
 ) -> Tensor:  # scalar; 0 with a gradient where nothing is labelled
     "Cross-entropy of the upsampled logits over labelled pixels (Tsai et al. 2018, equation 2)."
     labelled = (label != IGNORE).sum().clamp(min=1)
-    return _CrossEntropy.apply(upsample(logits, label.shape[-2:]), label) / labelled
+    return _CrossEntropy.apply(upsample(logits, label.shape[-2:]), label, weights) / labelled
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -41,20 +42,22 @@ class _CrossEntropy(torch.autograd.Function):
     BAND = 2**20  # numbers of the map that are copied at a time
 
     @staticmethod
-    def forward(ctx, logits, label):
+    def forward(ctx, logits, label, weights):
         for band in logits.split(max(1, _CrossEntropy.BAND // logits[:, :, 0].numel()), 2):
             band.copy_(band.log_softmax(1))
-        ctx.save_for_backward(logits, label)
-        return F.nll_loss(logits, label, ignore_index=IGNORE, reduction="sum")
+        ctx.save_for_backward(logits, label, weights)
+        weights = None if weights is None else weights.to(logits)
+        return F.nll_loss(logits, label, weights, ignore_index=IGNORE, reduction="sum")
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
-        log_p, label = ctx.saved_tensors
+        log_p, label, weights = ctx.saved_tensors
+        known = label.clamp(max=log_p.shape[1] - 1)
         weight = ((label != IGNORE) * gradient).unsqueeze(1)
-        return log_p.exp_().mul_(weight).scatter_add_(
-            1, label.clamp(max=log_p.shape[1] - 1).unsqueeze(1), -weight
-        ), None
+        if weights is not None:
+            weight = weight * weights.to(log_p)[known].unsqueeze(1)
+        return log_p.exp_().mul_(weight).scatter_add_(1, known.unsqueeze(1), -weight), None, None
 
 # %% ../../nbs/api/networks/08_losses.ipynb #6d76bb5e
 class SegmentationLoss(nn.Module):
@@ -63,10 +66,12 @@ class SegmentationLoss(nn.Module):
     def __init__(
         self,
         lambda_seg: float = 0.1,  # weight of the conv4 level, >= 0
+        weights: Tensor | None = None,  # (C,) what a pixel of each class counts; None: 1
     ):
         super().__init__()
         if lambda_seg < 0:
             raise ValueError(f"lambda_seg: expected >= 0, found {lambda_seg}")
+        self.weights = weights
         self.lambda_seg, self.parts, self.n_unlabelled, self._warned = lambda_seg, {}, 0, 0
 
     def forward(
@@ -75,10 +80,10 @@ class SegmentationLoss(nn.Module):
         label: Tensor,  # (N, H, W) int64 train ids, 255 ignored
     ) -> Tensor:  # scalar
         conv4, conv5 = pred
-        loss = seg2 = segmentation_loss(conv5, label)
+        loss = seg2 = segmentation_loss(conv5, label, self.weights)
         self.parts = {"loss_seg2": seg2.detach()}
         if conv4 is not None:
-            seg1 = segmentation_loss(conv4, label)
+            seg1 = segmentation_loss(conv4, label, self.weights)
             loss, self.parts["loss_seg1"] = seg2 + self.lambda_seg * seg1, seg1.detach()
         if torch.is_grad_enabled():
             self.n_unlabelled = self.n_unlabelled + (label == IGNORE).all()

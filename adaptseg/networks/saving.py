@@ -75,7 +75,7 @@ def save_network(
         target_size=cfg.target_size,
         source_size=cfg.source_size,
         window=cfg.window,
-        classes=dict(name=classes.name, names=classes.names, colours=classes.colours, groups=classes.groups),
+        classes={k: getattr(classes, k) for k in ("name", "names", "colours", "groups", "also")},
     )
     write_tensors(path, model.state_dict(), head)
 
@@ -89,7 +89,7 @@ def load_network(
     if "network" not in head:
         raise ValueError(f"{path} holds no segmentation network with classes: expected a run's weights.safetensors")
     c = head["classes"]
-    classes = ClassSet(c["name"], tuple(c["names"]), tuple(map(tuple, c["colours"])), c["groups"])
+    classes = ClassSet(c["name"], tuple(c["names"]), tuple(map(tuple, c["colours"])), c["groups"], c.get("also", {}))
     model = build_network(n_classes=len(classes), **head["network"])
     model.load_state_dict(state)
     return model.to(device).eval(), classes, head

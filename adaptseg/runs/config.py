@@ -154,6 +154,7 @@ class LearningValues(ImageValues):
     # largest norm of the network's gradient; None: as it is
     clip: Annotated[float, Field(gt=0)] | None = None
     lambda_seg: Annotated[float, Field(ge=0)] = 0.1  # segmentation loss of conv4
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.0  # in it every pixel counts alike (0), or every class (1)
 
 # %% ../../nbs/api/runs/00_config.ipynb #08bff22b
 class Config(LearningValues):

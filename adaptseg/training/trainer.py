@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RunData', 'load_data', 'class_lines', 'input_size', 'initial_weights', 'settle', 'make_network', 'SourceEpoch',
-           'SkipValidation', 'step_callbacks', 'loader_options', 'streams', 'make_learner', 'share_of_batch', 'StopAt',
-           'fit', 'prepare', 'open_run', 'save_trained', 'facts', 'run_learner', 'tensorboard', 'is_finished', 'train',
-           'describe', 'finish', 'kept']
+           'SkipValidation', 'step_callbacks', 'loader_options', 'streams', 'make_learner', 'source_loss',
+           'share_of_batch', 'StopAt', 'fit', 'prepare', 'open_run', 'save_trained', 'facts', 'run_learner',
+           'tensorboard', 'is_finished', 'train', 'describe', 'finish', 'kept']
 
 # %% ../../nbs/api/training/05_trainer.ipynb #2cc2ea9a
 import shutil
@@ -35,6 +35,7 @@ from ..datasets.domains import load_split, load_val
 from ..datasets.few import few_items, with_few
 from ..datasets.labels import ClassSet
 from ..datasets.loading import DrawDataset, DrawLoader, augmentation, eval_loader
+from ..datasets.rare import class_pixels, class_weights
 from ..datasets.splits import Split, fingerprint
 from ..evaluation.charts import learning_curves
 from ..evaluation.figures import save_figure
@@ -236,7 +237,7 @@ def make_learner(
     learn = Learner(
         DataLoaders(stream(data.source, cfg.source_size, True), val, device=loaders["device"]),
         model,
-        SegmentationLoss(cfg.lambda_seg),
+        source_loss(cfg, data, device=loaders["device"]),
         metrics=segmentation_metrics(data.source.classes),
         cbs=cbs,
         path=run_path(cfg),
@@ -245,6 +246,16 @@ def make_learner(
     repeated, kind = cfg.optimiser == "sgd_reference", "adamw" if cfg.optimiser == "adamw" else "sgd"
     learn.opt = network_optimiser(model, *rates, repeated, kind, cfg.layer_decay)
     return learn
+
+# %% ../../nbs/api/training/05_trainer.ipynb #fe1071c1
+def source_loss(
+    cfg: Config,
+    data: RunData,
+    device: torch.device,  # where it is computed
+) -> SegmentationLoss:
+    "The segmentation loss of a configuration; its weights are those of the source's classes."
+    weights = class_weights(class_pixels(data.source)[:, :-1].sum(0), cfg.balance).to(device) if cfg.balance else None
+    return SegmentationLoss(cfg.lambda_seg, weights)
 
 # %% ../../nbs/api/training/05_trainer.ipynb #68c0305d
 def share_of_batch(cfg: Config) -> int:
