@@ -176,6 +176,8 @@ def others(
     b.add_argument("--out", default="runs/benchmark", help="folder of the executed notebook")
     t = commands.add_parser("table", help="scores of finished runs, mean and deviation over seeds")
     t.add_argument("folder", nargs="?", default="runs", help="of runs, or a results file, .jsonl")
+    h = commands.add_parser("choose", help="which of several runs to take for a target without labels")
+    h.add_argument("folder", nargs="?", default="runs", help="of runs to one target")
     v = commands.add_parser("video", help="segment a video or a folder of frames: mp4, counts of objects, chart")
     v.add_argument("source", metavar="IN", help="a video, or a folder of frames")
     v.add_argument("out", metavar="OUT", help="the .mp4; a .csv and a .png go beside it")

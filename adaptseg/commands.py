@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'train_command', 'train_together', 'segment_command', 'evaluate_command', 'experiments_command',
-           'compare_command', 'told', 'dataset_command', 'demo_command', 'table_command', 'benchmark_command',
-           'sweep_command', 'video_command', 'export_command', 'app_command', 'doctor_command', 'run_command']
+           'compare_command', 'told', 'dataset_command', 'demo_command', 'table_command', 'choose_command',
+           'benchmark_command', 'sweep_command', 'video_command', 'export_command', 'app_command', 'doctor_command',
+           'run_command']
 
 # %% ../nbs/api/03_commands.ipynb #a3bd52a8
 import argparse
@@ -160,6 +161,20 @@ def table_command(
         )
     print(summary_table(runs))
 
+# %% ../nbs/api/03_commands.ipynb #13788e94
+def choose_command(
+    folder: str,  # of runs to one target
+) -> None:
+    "`adaptseg choose`: what the label-free scores of finished runs would take."
+    from adaptseg.runs.folder import find_runs
+    from adaptseg.reports.choosing import choosing_table
+
+    base = resolve(folder)
+    runs = [r for r in [*find_runs(base), *find_runs(base.parent)] if base in r.path.parents]
+    if not runs:
+        raise FileNotFoundError(f"there is no finished run in {folder}: expected runs, or a pair's folder in it")
+    print(choosing_table(runs))
+
 # %% ../nbs/api/03_commands.ipynb #c0b1e2a2
 def benchmark_command(
     parameters: dict,
@@ -224,6 +239,7 @@ COMMANDS = {
     "dataset": lambda args: dataset_command(dict(args.parameters)),
     "benchmark": lambda args: benchmark_command(dict(args.parameters), args.out),
     "table": lambda args: table_command(args.folder),
+    "choose": lambda args: choose_command(args.folder),
     "sweep": sweep_command,
     "video": video_command,
     "export": export_command,

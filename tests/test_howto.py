@@ -27,7 +27,7 @@ def test_pages_show_commands():
 @pytest.mark.parametrize("page, line", COMMANDS, ids=[f"{page}-{i}" for i, (page, _) in enumerate(COMMANDS)])
 def test_command_is_understood(page, line, tmp_path):
     args = parse(shlex.split(re.sub(r".*?\badaptseg ", "", line, count=1)))
-    rows = [dict(args.parameters)]
+    rows = [dict(getattr(args, "parameters", []))]  # `table` has none
     if args.command == "sweep":
         table = tmp_path / "pairs.csv"
         table.write_text(re.search(r"```\n(source,.*?)```", (PAGES / page).read_text(), re.DOTALL)[1])

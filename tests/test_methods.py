@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from adaptseg.cli import main
 from adaptseg.evaluation.predict import Predictor
 from adaptseg.methods.registry import METHODS
 from adaptseg.streets.samples import write_samples
@@ -34,7 +35,8 @@ def trained(data, tmp_path_factory):
 
     def run(method, name=None, **values):
         values = dict(target="cityscapes", data_root=str(data), out=str(out), precision="fp32", device="cpu", **values)
-        return train("tiny", method=method, name=name or method, overwrite=True, choice_images=0, **values)
+        values = dict(choice_images=0, **values) if "choice_images" not in values else values
+        return train("tiny", method=method, name=name or method, overwrite=True, **values)
 
     return run
 
@@ -79,6 +81,16 @@ def test_teacher_is_kept_and_scored(trained):
     teacher, student = (Predictor.load(run.path / f"{name}.safetensors") for name in ("teacher", "weights"))
     states = (p.model.state_dict() for p in (teacher, student))
     assert any(not torch.equal(a, b) for a, b in zip(*(s.values() for s in states)))
+
+
+def test_choose_says_what_each_score_would_take(trained, capsys):
+    runs = [trained(m, f"choose-{m}", choice_images=2) for m in ("adabn", "minent")]
+    main(["choose", str(runs[0].path.parent)])
+    said = capsys.readouterr().out
+    assert all(f"gta52cityscapes/{run.path.name}" in said for run in runs) and "regret" in said
+    assert "silent" not in said, "runs that did not score themselves are left out"
+    with pytest.raises(SystemExit, match="no finished run"):
+        main(["choose", str(runs[0].path)])
 
 
 def test_a_few_target_labels_join_the_source(trained, data, tmp_path):

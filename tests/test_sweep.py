@@ -81,10 +81,11 @@ def wait_for(what, process, seconds=150):
 
 
 def test_a_killed_worker_loses_only_its_run(data, tmp_path):
-    out, grid = tmp_path / "runs", dict(seed="0,1,2", method="source_only,adaptseg_multi", steps=6)
+    out, grid = tmp_path / "runs", dict(seed="0,1,2", method="source_only,adaptseg_multi", steps=20)
     process = sweep(data, out, "--workers", "2", **grid)
     broken = wait_for(lambda: next(out.glob("*/*/checkpoint.pt"), None), process).parent
     assert not (broken / "metrics.json").exists()
+    # long before its last step: the process that trains notices within a second that the one that began it is gone
     os.kill(holder(broken)["pid"], signal.SIGKILL)
     said = finished(process)
     runs = {f"gta52cityscapes/{m}-s{s}" for m in ("source_only", "adaptseg_multi") for s in range(3)}
@@ -94,7 +95,7 @@ def test_a_killed_worker_loses_only_its_run(data, tmp_path):
     assert [run for _, verb, run in log(out) if verb == "resumed"] == [name]
     table = pd.read_csv(out / "sweep.csv").set_index("run")
     assert (
-        (table["step"] == "6/6").all()
+        (table["step"] == "20/20").all()
         and table["state"].drop(name).eq("made").all()
         and table["state"][name] == "resumed"
     )
