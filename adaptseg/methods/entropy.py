@@ -57,30 +57,20 @@ def weighted_max_square_loss(
 
 # %% ../../nbs/api/methods/03_entropy.ipynb #f2a6869e
 class TargetLoss(Method):
-    "Adds a loss of what the network says of the target, weighted at each level."
+    "Adds a loss of what the network says of the target; a subclass has `column`, `loss` and the weights as values."
 
-    def loss(
-        self,
-        logits: Tensor,  # (N, C, H, W) of the target, at the image's size
-    ) -> Tensor:  # scalar
-        "What is minimised."
-        raise NotImplementedError
-
-    def weights(self) -> tuple[float, float]:  # of conv4 and conv5
-        "How much the loss counts at each level."
-        raise NotImplementedError
+    column: str  # of the history, `loss_<column>1` and 2; the levels' weights are `lambda_<column>1` and 2
 
 
 @patch
 def after_backward(self: TargetLoss):
     logits, size = self.target_pass()
-    weights, total = self.weights(), 0
-    for level, (said, weight) in enumerate(zip(logits, weights), 1):
-        if said is None:
-            continue
-        loss = self.loss(upsample(said, size))
-        self.losses[f"loss_{self.column}{level}"] = loss.detach()
-        total = total + weight * loss
+    total = 0
+    for level, said in enumerate(logits, 1):
+        if said is not None:
+            loss = self.loss(upsample(said, size))
+            self.losses[f"loss_{self.column}{level}"] = loss.detach()
+            total = total + getattr(self.cfg, f"lambda_{self.column}{level}") * loss
     (total / self.cfg.accumulate).backward()
 
 # %% ../../nbs/api/methods/03_entropy.ipynb #29f2be29
@@ -95,10 +85,6 @@ class MinEnt(TargetLoss):
     class Values(MethodValues):
         lambda_ent1: Annotated[float, Field(ge=0)] = 2e-4  # entropy of conv4, in units of log C
         lambda_ent2: Annotated[float, Field(ge=0)] = 1e-3  # entropy of conv5, likewise
-
-    def weights(self):
-        "The authors' code weighs the levels as the adversarial losses."
-        return self.cfg.lambda_ent1, self.cfg.lambda_ent2
 
     def loss(self, logits):
         "Mean entropy, in units of log C."
@@ -117,10 +103,6 @@ class MaxSquare(TargetLoss):
         lambda_sq1: Annotated[float, Field(ge=0)] = 1e-2  # squares of conv4, as a mean over pixels and classes
         lambda_sq2: Annotated[float, Field(ge=0)] = 1e-1  # squares of conv5, likewise
         ratio_sq: Annotated[float, Field(ge=0, le=1)] | None = 0.2  # image-wise weight of classes; None: the plain mean
-
-    def weights(self):
-        "A tenth at conv4, as in the authors' multi-level runs."
-        return self.cfg.lambda_sq1, self.cfg.lambda_sq2
 
     def loss(self, logits):
         "Weighted unless `ratio_sq` is off."
