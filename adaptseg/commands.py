@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'train_command', 'train_together', 'segment_command', 'evaluate_command', 'experiments_command',
            'compare_command', 'told', 'dataset_command', 'demo_command', 'table_command', 'choose_command',
-           'benchmark_command', 'sweep_command', 'video_command', 'export_command', 'app_command', 'doctor_command',
-           'run_command']
+           'pick_command', 'benchmark_command', 'sweep_command', 'video_command', 'export_command', 'app_command',
+           'doctor_command', 'run_command']
 
 # %% ../nbs/api/03_commands.ipynb #a3bd52a8
 import argparse
@@ -17,18 +17,20 @@ import pandas as pd
 import yaml
 
 from .base.claims import owned
+from .base.files import atomic_write
 from .base.distributed import launched, main_first, start, stop
 from .base.notebooks import NOTEBOOKS, NotebookFailed, given, run_notebook
 from .base.paths import resolve
 from .cluster.sweep import LiveTable, Sweep, segment_on_workers, stop_on_failed_rows, sweep_rows
 from .dashboards.app import serve
-from .datasets.domains import get_domain
+from .datasets.domains import get_domain, load_split
+from .datasets.splits import image_names
 from .doctor import doctor
 from .evaluation.export import export
 from .evaluation.predict import Predictor
 from .reports.compare import chosen_runs, compare_job
 from .reports.dataset import dataset_job, open_dataset
-from .reports.evaluation import check_out, evaluate_job
+from .reports.evaluation import check_out, evaluate_job, job_root
 from .reports.experiments import experiments_job
 from .reports.filming import film
 from .runs.config import as_parameters, make_config
@@ -175,6 +177,26 @@ def choose_command(
         raise FileNotFoundError(f"there is no finished run in {folder}: expected runs, or a pair's folder in it")
     print(choosing_table(runs))
 
+# %% ../nbs/api/03_commands.ipynb #0c991ec2
+def pick_command(args: argparse.Namespace) -> Path:  # the list
+    "`adaptseg pick`: write the names of frames that are worth labelling."
+    from adaptseg.evaluation.picking import pick_frames
+
+    job = evaluate_job(weights=args.weights, domain=args.domain, data_root=args.data_root, split="train")
+    predictor = Predictor.load(job.weights, job.size)
+    split = load_split(job.domain, job.split, job_root(job), predictor.classes, labels=False)
+    chosen = pick_frames(predictor, split, args.number, args.rule)
+    names, file = image_names(split), resolve(args.out)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(file) as part:
+        part.write_text("".join(f"{names[i]}\n" for i in chosen), encoding="utf-8")
+    print("\n".join(str(split.items[i].image) for i in chosen))
+    print(
+        f"{len(chosen)} of {len(split)} frames of {split.name}, the most useful first, in {file}: label them, "
+        f"then adaptseg train --target_labels {args.out}"
+    )
+    return file
+
 # %% ../nbs/api/03_commands.ipynb #c0b1e2a2
 def benchmark_command(
     parameters: dict,
@@ -240,6 +262,7 @@ COMMANDS = {
     "benchmark": lambda args: benchmark_command(dict(args.parameters), args.out),
     "table": lambda args: table_command(args.folder),
     "choose": lambda args: choose_command(args.folder),
+    "pick": pick_command,
     "sweep": sweep_command,
     "video": video_command,
     "export": export_command,

@@ -364,6 +364,7 @@ RUN = [  # a command, the test that runs it, and what in that test does
     (r"adaptseg train", TRAIN, "test_command_keeps_the_notebook_and_does_not_overwrite", 'adaptseg("train"'),
     (r"adaptseg table.*", TRAIN, "test_table_and_demo", 'adaptseg("table"'),
     (r"adaptseg choose.*", "test_methods.py", "test_choose_says_what_each_score_would_take", '"choose"'),
+    (r"adaptseg pick .*", "test_methods.py", "test_picked_frames_are_labelled_and_join", '"pick"'),
     (r"adaptseg compare.*", "test_experiments.py", "test_compare_command", 'adaptseg("compare"'),
     (r"adaptseg evaluate.*", "test_docs.py", "test_evaluate_command", '"evaluate"'),
     (r"adaptseg video .*", DATA, "test_adaptseg_video", '"video"'),

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from adaptseg.cli import main
+from adaptseg.datasets.labels import CITYSCAPES_IDS
 from adaptseg.evaluation.predict import Predictor
 from adaptseg.methods.registry import METHODS
 from adaptseg.streets.samples import write_samples
@@ -34,8 +35,8 @@ def trained(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
 
     def run(method, name=None, **values):
-        values = dict(target="cityscapes", data_root=str(data), out=str(out), precision="fp32", device="cpu", **values)
-        values = dict(choice_images=0, **values) if "choice_images" not in values else values
+        usual = dict(target="cityscapes", data_root=str(data), out=str(out), precision="fp32", device="cpu")
+        values = {**usual, "choice_images": 0, **values}
         return train("tiny", method=method, name=name or method, overwrite=True, **values)
 
     return run
@@ -100,6 +101,35 @@ def test_a_few_target_labels_join_the_source(trained, data, tmp_path):
     assert "cityscapes/train" in alone.config["fingerprints"]
     with pytest.raises(ValueError, match="1 to 4 labelled images, found 9"):
         trained("adabn", "too-many", target_labels=9)
+
+
+def test_picked_frames_are_labelled_and_join(trained, data, tmp_path, capsys):
+    "Four frames of a camera: two are worth labelling, get a label map each, and are trained on; the others need none."
+    run = trained("adabn", "picker")
+    camera = tmp_path / "camera"
+    frames = sorted((data / "Cityscapes" / "leftImg8bit" / "train").rglob("*.png"))
+    maps = sorted((data / "Cityscapes" / "gtFine" / "train").rglob("*labelIds.png"))
+    for kind in ("images", "labels"):
+        (camera / kind / "train").mkdir(parents=True)
+    for i, frame in enumerate(frames):
+        (camera / "images" / "train" / f"frame{i}.png").write_bytes(frame.read_bytes())
+    rows = [f"{i},{name},0,0,{i}" for i, name in CITYSCAPES_IDS.ids.items() if i >= 0]
+    (camera / "ids.csv").write_text("id,name,red,green,blue\n" + "\n".join(rows) + "\n")
+    chosen = tmp_path / "lists" / "chosen.txt"
+    domain = f"folder:{camera}"
+    main(["pick", str(run.path), "--domain", domain, "--number", "2", "--rule", "uncertain", "--out", str(chosen)])
+    assert "2 of 4 frames" in capsys.readouterr().out
+    names = chosen.read_text().split()
+    assert len(names) == 2
+    for name in names:
+        (camera / "labels" / "train" / f"{name}.png").write_bytes(maps[int(name.removeprefix("frame"))].read_bytes())
+    values = dict(target=domain, target_labels=str(chosen), classes="cityscapes19")
+    more = trained("adabn", "picked", **values)
+    assert len(more.config["fingerprints"]) and "gta5+" in next(iter(more.config["fingerprints"]))
+    with pytest.raises(ValueError, match="1 to 2 labelled images, found 3"):
+        trained("adabn", "three", **{**values, "target_labels": "3"})
+    with pytest.raises(SystemExit, match="coverage, uncertain"):
+        main(["pick", str(run.path), "--domain", domain, "--rule", "best", "--out", str(chosen)])
 
 
 def test_sizes_that_cannot_be_mixed_are_refused_at_the_door(trained):

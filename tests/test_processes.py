@@ -98,7 +98,7 @@ def test_two_processes_equal_one(both, kind):
         (v for k, v in state["state"].items() if k.endswith("weight")),
         (
             v
-            for n, m in (("G", start.model), ("D", start.adversarial_adaptation.discriminators))
+            for n, m in (("G", start.model), ("D", start.beside))
             for k, v in m.state_dict().items()
             if k.endswith("weight")
         ),

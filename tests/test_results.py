@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from adaptseg.cluster.sweep import sweep_rows
-from adaptseg.reports.tables import summary, summary_table
+from adaptseg.reports.tables import summary_table
 from adaptseg.runs.config import make_config
 from adaptseg.runs.record import read_results, recorded
 
@@ -28,12 +28,12 @@ def test_readme_shows_what_the_file_says(file):
 
 @pytest.mark.parametrize("file", FILES, ids=named)
 def test_every_row_has_been_measured_with_every_seed(file):
-    "Also: with today's values. A preset that changes makes its results old."
-    runs = read_results(file)
-    wanted = [make_config(**row, seed=seed) for row in sweep_rows(file.with_suffix(".csv")) for seed in SEEDS]
+    "Also: with today's values. A preset that changes makes its results old. A table may say its seeds itself."
+    runs, rows = read_results(file), sweep_rows(file.with_suffix(".csv"))
+    wanted = [make_config(**{"seed": seed, **row}) for row in rows for seed in (SEEDS if "seed" not in row else [0])]
     missing = [f"{c.source} -> {c.target}, {c.method}, seed {c.seed}" for c in wanted if not recorded(runs, c)]
     assert not missing, "not measured: " + "; ".join(missing)
-    assert len(runs) == len(wanted) and set(summary(runs)["n"]) == {len(SEEDS)}
+    assert len(runs) == len(wanted)
 
 
 @pytest.mark.parametrize("file", FILES, ids=named)

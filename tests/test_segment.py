@@ -303,6 +303,7 @@ def test_benchmark_notebook(tmp_path):
         source_size="160x96",
         target_size="128x64",
         backbones="efficientnet_lite0",
+        methods="adabn selftrain,lambda_mask=1",
         imports=1,
         loader=2,
         pairs=8,
@@ -321,6 +322,8 @@ def test_benchmark_notebook(tmp_path):
         "share of peak",
         "convolution, backward",
         "training, images/s",
+        "selftrain,lambda_mask=1",
+        "times its memory",
         "adaptseg.core",
     ):
         assert row in shown

@@ -18,6 +18,7 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 
 from adaptseg.methods.adversarial import AdversarialAdaptation
+from adaptseg.methods.self_training import SelfTrain
 from adaptseg.networks.backbones import build_network
 from adaptseg.networks.deeplab import BasicBlock, DeepLabV2
 from adaptseg.training.history import Checkpoint, History
@@ -38,6 +39,8 @@ KINDS = {  # gan, lambda_adv, batches in a step, bn_stats
     "statistics": ("vanilla", (0.1, 0.2), 1, "both"),
     "source": ("vanilla", (0.1, 0.2), 1, "source"),
     "encoder": ("vanilla", (0.1, 0.2), 1, "both"),  # of timm, whose batch norms have an activation inside
+    "selftrain": (None, (0.1, 0.2), 1, "both"),  # its teacher's norms share the batch too
+    "selftrain-target": (None, (0.1, 0.2), 2, "target"),
 }
 APART = {"average": ("vanilla", (0.1, 0.2), 1, "both")}  # bn_sync: not the run of one process
 
@@ -63,6 +66,9 @@ class Batches:
     def target(self, step):
         return (torch.randn(BATCH, 3, 64, 64, generator=torch.Generator().manual_seed(2 * step)).double() - 1,)
 
+    def target_like_source(self, step):
+        return (self.target(step)[0][:, :, :48],)
+
     def source(self, step):
         "Images with unequal shares of labelled pixels; every third step has one without any."
         g = torch.Generator().manual_seed(2 * step + 1)
@@ -81,12 +87,16 @@ def learner(kind, folder):
         net = build_network("efficientnet_lite0", CLASSES, "light", output_stride=32, **values).double()
     else:
         net = DeepLabV2(BasicBlock, (1, 1, 1, 1), CLASSES, width=8, **values).double()
-    adapt = AdversarialAdaptation(
-        Batches("target", accumulate), CLASSES, lambdas, gan, lr=1e-3, width=8, accumulate=accumulate
-    )
-    adapt.discriminators.double()
-    folder.mkdir(parents=True, exist_ok=True)
     cfg = make_config("tiny", accumulate=accumulate, steps=100)
+    if gan is None:  # a teacher that is sure of some pixels, as a network of five classes at its start can be
+        cfg = make_config("tiny", method="selftrain", accumulate=accumulate, steps=100, tau=0.21, sure_per="batch")
+        adapt = SelfTrain.create(cfg, net, Batches("target_like_source", accumulate))
+    else:
+        adapt = AdversarialAdaptation(
+            Batches("target", accumulate), CLASSES, lambdas, gan, lr=1e-3, width=8, accumulate=accumulate
+        )
+        adapt.discriminators.double()
+    folder.mkdir(parents=True, exist_ok=True)
     cbs = [
         TrainEvalCallback(),
         SourceEpoch(),
@@ -106,6 +116,7 @@ def learner(kind, folder):
         default_cbs=False,
         cbs=cbs,
     )
+    learn.beside = torch.nn.ModuleDict(adapt.modules)
     learn.opt = network_optimiser(net, lr=1e-3)
     return learn
 
@@ -116,9 +127,7 @@ def train(kind, folder, epochs):
     with learn.no_logging():
         learn.fit(epochs, start_epoch=done)
     state = {
-        f"{name}.{k}": v
-        for name, m in (("G", learn.model), ("D", learn.adversarial_adaptation.discriminators))
-        for k, v in m.state_dict().items()
+        f"{name}.{k}": v for name, m in (("G", learn.model), ("D", learn.beside)) for k, v in m.state_dict().items()
     }
     if is_main():
         torch.save(

@@ -24,9 +24,8 @@ from .monitor import figure_rgb
 from .picture_view import PictureView, button, show_png, told
 from ..datasets.domains import COLUMNS, get_domain, read_ids
 from ..datasets.labels import CITYSCAPES19, IGNORE
-from ..datasets.splits import Split
+from ..datasets.splits import Split, image_names
 from ..evaluation.figures import paint_classes
-from ..evaluation.predict import image_names
 from ..reports.dataset import class_frequencies, frequency_figure
 
 # %% ../../nbs/api/dashboards/07_dataset_view.ipynb #996edb29

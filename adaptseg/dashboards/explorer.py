@@ -22,11 +22,11 @@ from .looks import Look, confidence_map, is_known, look, outlined, small_image, 
 from ..datasets.checking import found_datasets
 from ..datasets.domains import DOMAINS, load_split
 from ..datasets.labels import CLASS_SETS, IGNORE, ClassSet
-from ..datasets.splits import Item, Split
+from ..datasets.splits import Item, Split, image_names
 from ..evaluation.charts import run_names
 from ..evaluation.figures import comparison, error_map, paint_classes, save_figure
 from ..evaluation.metrics import scores
-from ..evaluation.predict import Predictor, image_miou, image_names
+from ..evaluation.predict import Predictor, image_miou
 from ..runs.folder import Run, find_runs
 from ..streets.samples import SAMPLE_DOMAINS, dataset_root
 

@@ -320,7 +320,7 @@ def find_items(
     domain: Domain,  # what to look for
     split: str,  # 'train', 'val' or 'test'
     data_root: Path,  # the folder that holds the domains' folders
-    labels: bool,  # look for label maps?
+    labels: bool | str,  # look for label maps? some: leave out the images that have none
 ) -> tuple:  # of Items
     "The items of one domain as they lie on disk."
     if split not in domain.splits:
@@ -347,7 +347,7 @@ def find_items(
         raise FileNotFoundError(
             f"{advice}, found no ids.csv: write one with the columns {','.join(COLUMNS)}, or use labels=False."
         )
-    return pair_items(images, maps, domain.name, domain.ids, files.rows)
+    return pair_items(images, maps, domain.name, domain.ids, files.rows, labels == "some")
 
 # %% ../../nbs/api/datasets/02_domains.ipynb #a4e8ef90
 def _classes_of(domains: list, labels: bool) -> ClassSet:
@@ -371,7 +371,7 @@ def load_split(
     split: str = "train",  # 'train', 'val' or 'test'
     data_root="data",  # the folder that holds the domains' folders
     classes=None,  # a ClassSet or its name; default: the domain's own
-    labels: bool = True,  # use label maps where the domain has them?
+    labels: bool | str = True,  # use label maps where the domain has them? some: leave out the images that have none
     mix: str = "equal",  # draws of a union: 'equal', 'proportional' or '0.3,0.7'
     check: bool = True,  # look at the files before anything is trained?
 ) -> Split:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..base.paths import resolve
-from .splits import Item, Split
+from .splits import Item, Split, image_names
 
 # %% ../../nbs/api/datasets/10_few.ipynb #ef6c2456
 def few_items(
@@ -31,16 +31,27 @@ def few_items(
     return _named(split, resolve(asked))
 
 
+def _alone(split: Split, image) -> str:
+    "The name that no other image has."
+    return next(name for item, name in zip(split.items, image_names(split)) if item.image == image)
+
+
 def _named(split: Split, file: Path) -> tuple[Item, ...]:
     "The items that a file names, each once."
     if not file.is_file():
         raise ValueError(f"target_labels: expected a number, all, or a text file of names; found {file}, no such file")
     names = dict.fromkeys(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines())
-    known = {key: item for item in split.items for key in (item.image.name, item.image.stem)}
-    missing = [name for name in names if name and name not in known]
-    if missing:
-        raise ValueError(f"target_labels: {file} names {missing[0]}, which {split.name} does not hold with a label")
-    chosen = tuple(dict.fromkeys(known[name] for name in names if name))
+    known = {}
+    for item, unique in zip(split.items, image_names(split)):
+        for key in {item.image.name, item.image.stem, unique}:
+            known.setdefault(key, []).append(item)
+    for name in filter(None, names):
+        if name not in known:
+            raise ValueError(f"target_labels: {file} names {name}, which {split.name} does not hold with a label")
+        if len(known[name]) > 1:
+            a, b = (i.image for i in known[name][:2])
+            raise ValueError(f"target_labels: {file} names {name}, which is both {a} and {b}: name it with its folder, as {_alone(split, a)}")
+    chosen = tuple(dict.fromkeys(known[name][0] for name in names if name))
     if not chosen:
         raise ValueError(f"target_labels: {file} names no image")
     return chosen

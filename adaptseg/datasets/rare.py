@@ -50,7 +50,7 @@ def rare_order(
     seed: int,  # same seed, same order
     temperature: float = 0.01,  # see `rare_class_probabilities`
     least: float = 0.002,  # part of an image's labelled pixels that a class must have, where some image has so much
-) -> np.ndarray:  # (n,) indices of images; a longer order starts with a shorter one
+) -> np.ndarray:  # (n, 2) an image and the class that it was drawn for; a longer order starts with a shorter one
     "An endless order in which a class is drawn, and then an image that holds it (Hoyer et al. 2022, section 3.4)."
     p = rare_class_probabilities(pixels.sum(0), temperature)
     share = pixels / pixels.sum(1, keepdims=True).clip(1)
@@ -58,7 +58,8 @@ def rare_order(
     holders = [np.flatnonzero((share[:, c] >= enough[c]) & (share[:, c] > 0)) for c in range(len(p))]
     draws = np.random.default_rng((seed, 2)).random((n, 2))
     classes = np.searchsorted(np.cumsum(p)[:-1], draws[:, 0], side="right")
-    return np.array([holders[c][int(u * len(holders[c]))] for c, u in zip(classes, draws[:, 1])], np.int64)
+    images = [holders[c][int(u * len(holders[c]))] for c, u in zip(classes, draws[:, 1])]
+    return np.stack([images, classes], 1)
 
 # %% ../../nbs/api/datasets/09_rare.ipynb #4a7b0a7e
 def class_weights(

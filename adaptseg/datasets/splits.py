@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MANIFEST', 'DROPS_PAIRS', 'Row', 'read_manifest', 'manifest_fingerprint', 'Packed', 'place', 'Item', 'load_label',
-           'Split', 'pair_items', 'unequal_sizes', 'tolerated', 'check_split', 'fingerprint']
+           'Split', 'image_names', 'pair_items', 'unequal_sizes', 'tolerated', 'check_split', 'fingerprint']
 
 # %% ../../nbs/api/datasets/01_splits.ipynb #de409a08
 import csv
@@ -202,6 +202,15 @@ def __repr__(self: Split):
         f"{'labelled' if self.labelled else 'unlabelled'})"
     )
 
+# %% ../../nbs/api/datasets/01_splits.ipynb #56823a0f
+def image_names(split: Split) -> list[str]:
+    "A name for each image: its stem, or where two share one, its path below what they have in common."
+    stems = [i.image.stem for i in split.items]
+    if len(set(stems)) == len(stems):
+        return stems
+    root = commonpath([i.image.parent for i in split.items])
+    return ["_".join(i.image.relative_to(root).with_suffix("").parts) for i in split.items]
+
 # %% ../../nbs/api/datasets/01_splits.ipynb #c3ad67ae
 def _first(names, n=3) -> str:
     "The first names and, if there are more, the count."
@@ -215,12 +224,15 @@ def pair_items(
     domain: str,  # the domain's name
     ids: IdTable,  # what its raw ids mean
     rows: dict = {},  # image path -> its row of the manifest
+    some: bool = False,  # leave out the images that have no label map, instead of an error
 ) -> tuple:  # of Items, in the order of their keys
     "Match images and label maps by key."
     if labels is None:
         return tuple(Item(images[k], None, domain, ids, rows.get(images[k])) for k in sorted(images))
     alone, orphans = images.keys() - labels.keys(), labels.keys() - images.keys()
-    if alone:
+    if some and len(alone) < len(images):
+        images = {k: v for k, v in images.items() if k not in alone}
+    elif alone:
         raise ValueError(
             f"{domain}: expected a label map for every image, found none for {_first(alone)}. Fetch the "
             f"labels again, or load the domain with labels=False."

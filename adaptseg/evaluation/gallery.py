@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..base.images import read_image
-from ..datasets.splits import Item, Split, load_label
+from ..datasets.splits import Item, Split, image_names, load_label
 from .figures import comparison
-from .predict import Predictor, image_names
+from .predict import Predictor
 
 # %% ../../nbs/api/evaluation/06_gallery.ipynb #6477ee5c
 def pick_items(

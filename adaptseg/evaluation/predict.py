@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['predict_labels', 'check_scales', 'scaled', 'mean_probabilities', 'Predictor', 'predictions', 'image_miou', 'evaluate',
-           'image_names', 'save_prediction']
+           'save_prediction']
 
 # %% ../../nbs/api/evaluation/03_predict.ipynb #148931f6
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from ..base.files import atomic_write
 from ..datasets.labels import CITYSCAPES_IDS, CLASS_SETS, ClassSet
 from ..base.images import image_size, read_image
 from ..datasets.loading import eval_loader, normalise
-from ..datasets.splits import Packed, Split
+from ..datasets.splits import Packed, Split, image_names
 from .metrics import confusion_matrix, mean_iou, protocol_miou, scores
 from .windows import fit_window, parse_window, slide
 from ..networks.levels import TwoLevels
@@ -277,15 +276,6 @@ def evaluate(
         "matrix": matrix.tolist(),
         "images_miou": each,
     }
-
-# %% ../../nbs/api/evaluation/03_predict.ipynb #56823a0f
-def image_names(split: Split) -> list[str]:
-    "A name for each image: its stem, or where two share one, its path below what they have in common."
-    stems = [i.image.stem for i in split.items]
-    if len(set(stems)) == len(stems):
-        return stems
-    root = os.path.commonpath([i.image.parent for i in split.items])
-    return ["_".join(i.image.relative_to(root).with_suffix("").parts) for i in split.items]
 
 # %% ../../nbs/api/evaluation/03_predict.ipynb #e35453ce
 def save_prediction(

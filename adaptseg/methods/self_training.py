@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as vision
 
-from ..base.distributed import rank
+from ..base.distributed import average_, rank
 from ..datasets.labels import IGNORE
 from ..datasets.loading import denormalise, normalise
 from .mixing import mixed_labels, pasted, pick_classes, pseudo_labels, weighted_loss
@@ -106,7 +106,8 @@ class FeatureAnchor:
             before = self.initial.maps(x)[-1].float()
         cells, features = thing_cells(label, things, before.shape[-2:]), self.features.float()
         apart = (features - before).square().sum(1).clamp(min=1e-12).sqrt()
-        return (apart * cells).sum() / cells.sum().clamp(min=1)
+        average_([n := cells.sum().float()])  # of all processes
+        return (apart * cells).sum() / n.clamp(min=1e-3)
 
 # %% ../../nbs/api/methods/07_self_training.ipynb #f0a8db7c
 class SelfTrainValues(MethodValues):
@@ -207,6 +208,8 @@ def judge(
     if moves:
         take_statistics(self.model, self.teacher)
     label, sure = pseudo_labels(logits, self.cfg.tau, self.cfg.sure_per)
+    if self.cfg.sure_per == "batch":
+        average_([sure := sure.contiguous()])  # of all processes
     weight, h = sure[:, None, None].repeat(1, *label.shape[1:]), label.shape[1]
     weight[:, : round(self.cfg.margin_top * h)] = 0
     weight[:, h - round(self.cfg.margin_bottom * h) :] = 0

@@ -74,7 +74,7 @@ def load_data(cfg: Config) -> RunData:
     root = dataset_root(cfg.data_root, f"{cfg.source}+{cfg.target}")
     source = load_split(cfg.source, "train", root, cfg.classes, mix=cfg.mix if "+" in cfg.source else "equal")
     if cfg.target_labels:
-        labelled = load_split(cfg.target, "train", root, source.classes)
+        labelled = load_split(cfg.target, "train", root, source.classes, labels="some")
         few = few_items(labelled, cfg.target_labels, cfg.seed)
         source = with_few(source, few, alone=cfg.source == cfg.target)
     target = load_split(

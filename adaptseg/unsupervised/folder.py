@@ -26,9 +26,8 @@ from ..base.images import IMAGES, images_below, rgb_image
 from ..base.paths import resolve
 from ..datasets.annotators import read_truths
 from ..datasets.domains import load_split
-from ..datasets.splits import load_label
+from ..datasets.splits import image_names, load_label
 from ..evaluation.figures import contact_sheet, save_figure
-from ..evaluation.predict import image_names
 from ..runs.folder import environment
 from ..streets.samples import SAMPLE_DOMAINS, dataset_root
 from .images import resize_image, resize_map, working_size
