@@ -178,7 +178,7 @@ def others(
     t.add_argument("folder", nargs="?", default="runs", help="of runs, or a results file, .jsonl")
     h = commands.add_parser("choose", help="which of several runs to take for a target without labels")
     h.add_argument("folder", nargs="?", default="runs", help="of runs to one target")
-    k = commands.add_parser("pick", help="which unlabelled frames are worth a person's time: a list for --target_labels")
+    k = commands.add_parser("pick", help="which target frames are worth labelling: a list for --target_labels")
     k.add_argument("weights", metavar="RUN", help="a run's folder, a weight file, its address, or a released name")
     k.add_argument("--number", type=int, default=8, help="of frames")
     k.add_argument("--rule", default="coverage", help="coverage, or uncertain: also what the network does not know")

@@ -50,7 +50,10 @@ def _named(split: Split, file: Path) -> tuple[Item, ...]:
             raise ValueError(f"target_labels: {file} names {name}, which {split.name} does not hold with a label")
         if len(known[name]) > 1:
             a, b = (i.image for i in known[name][:2])
-            raise ValueError(f"target_labels: {file} names {name}, which is both {a} and {b}: name it with its folder, as {_alone(split, a)}")
+            raise ValueError(
+                f"target_labels: {file} names {name}, which is both {a} and {b}: name it with its folder, as "
+                f"{_alone(split, a)}"
+            )
     chosen = tuple(dict.fromkeys(known[name][0] for name in names if name))
     if not chosen:
         raise ValueError(f"target_labels: {file} names no image")

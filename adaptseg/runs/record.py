@@ -24,11 +24,12 @@ def record_of(
     run: Run,  # finished
 ) -> dict:  # run: <pair>/<name>; config; metrics; minutes: of training (None without a history)
     "What a results file keeps of a run."
-    rows = run.history
+    rows, target = run.history, run.config["target"]
+    left = lambda where: ("matrix",) if where.startswith(f"{target}/") else ("matrix", "images_overlap")
     return dict(
         run=f"{run.path.parent.name}/{run.path.name}",
         config={k: v for k, v in run.written_config.items() if k not in PLACES},
-        metrics={where: {k: v for k, v in s.items() if k != "matrix"} for where, s in run.metrics.items()},
+        metrics={w: {k: v for k, v in s.items() if k not in left(w)} for w, s in run.metrics.items()},
         minutes=round(rows[-1]["seconds"] / 60, 2) if rows else None,
     )
 
