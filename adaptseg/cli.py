@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LIBRARY', 'KINDS', 'Parameter', 'class_fields', 'read_parameters', 'method_parameters', 'Named', 'Command', 'parser',
-           'on_workers', 'others', 'parse', 'main']
+           'on_workers', 'others', 'with_a_network', 'parse', 'main']
 
 # %% ../nbs/api/04_cli.ipynb #6afcc71f
 import argparse
@@ -136,6 +136,7 @@ KINDS = {  # command: its notebook's parameters, and what it does
     "dataset": ("reports/dataset.py", "DatasetJob", "what a dataset shows, holds, and what is odd (nbs/dataset.ipynb)"),
     "evaluate": ("reports/evaluation.py", "EvaluateJob", "a run or weights on any domain (nbs/evaluate.ipynb)"),
     "compare": ("reports/compare.py", "CompareJob", "runs side by side, tables over seeds (nbs/compare.ipynb)"),
+    "leaderboard": ("reports/leaderboard.py", "LeaderboardJob", "a table of methods, seeds, intervals, ranks"),
     "sweep": ("runs/config.py", "Config", "a table of parameters, each row a run, on all GPUs or a dask cluster"),
 }
 
@@ -178,6 +179,24 @@ def others(
     t.add_argument("folder", nargs="?", default="runs", help="of runs, or a results file, .jsonl")
     h = commands.add_parser("choose", help="which of several runs to take for a target without labels")
     h.add_argument("folder", nargs="?", default="runs", help="of runs to one target")
+    with_a_network(commands)
+    a = commands.add_parser("app", help="the dashboards in a browser: results, training, segments, datasets, video")
+    a.add_argument("--runs", default="runs", help="folder of runs")
+    a.add_argument("--data-root", help="folder of the datasets; the sample domains")
+    a.add_argument("--out", default="runs/views", help="folder of what is saved")
+    a.add_argument("--port", type=int, default=8866)
+    a.add_argument("--ip", default="127.0.0.1", help="listened on; 0.0.0.0: from anywhere")
+    a.add_argument("--password", action="store_true", dest="ask", help="ask for one, and let only those in who know it")
+    d = commands.add_parser("doctor", help="what this machine has; every dataset read to the end")
+    d.add_argument("names", nargs="*", metavar="DATASET", help="such as gta5 or folder:PATH; all of the data root")
+    d.add_argument("--data-root", default="data")
+    d.add_argument("--jobs", type=int, help="processes (one a core)")
+
+# %% ../nbs/api/04_cli.ipynb #44786b4e
+def with_a_network(
+    commands,  # what `add_subparsers` gives
+) -> None:
+    "What is done with one trained network."
     k = commands.add_parser("pick", help="which target frames are worth labelling: a list for --target_labels")
     k.add_argument("weights", metavar="RUN", help="a run's folder, a weight file, its address, or a released name")
     k.add_argument("--number", type=int, default=8, help="of frames")
@@ -197,17 +216,6 @@ def others(
     e.add_argument("weights", metavar="RUN", help="a run's folder, a weight file, its address, or a released name")
     e.add_argument("--out", help="the file, .onnx or .pt2; network.onnx in the run's folder")
     e.add_argument("--size", help="network input such as 1024x512; the run's target size")
-    a = commands.add_parser("app", help="the dashboards in a browser: results, training, segments, datasets, video")
-    a.add_argument("--runs", default="runs", help="folder of runs")
-    a.add_argument("--data-root", help="folder of the datasets; the sample domains")
-    a.add_argument("--out", default="runs/views", help="folder of what is saved")
-    a.add_argument("--port", type=int, default=8866)
-    a.add_argument("--ip", default="127.0.0.1", help="listened on; 0.0.0.0: from anywhere")
-    a.add_argument("--password", action="store_true", dest="ask", help="ask for one, and let only those in who know it")
-    d = commands.add_parser("doctor", help="what this machine has; every dataset read to the end")
-    d.add_argument("names", nargs="*", metavar="DATASET", help="such as gta5 or folder:PATH; all of the data root")
-    d.add_argument("--data-root", default="data")
-    d.add_argument("--jobs", type=int, help="processes (one a core)")
 
 # %% ../nbs/api/04_cli.ipynb #1a8a7a43
 def parse(

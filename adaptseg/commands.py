@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'train_command', 'train_together', 'segment_command', 'evaluate_command', 'experiments_command',
-           'compare_command', 'told', 'dataset_command', 'demo_command', 'table_command', 'choose_command',
-           'pick_command', 'benchmark_command', 'sweep_command', 'video_command', 'export_command', 'app_command',
-           'doctor_command', 'run_command']
+           'compare_command', 'leaderboard_command', 'told', 'dataset_command', 'demo_command', 'table_command',
+           'choose_command', 'pick_command', 'benchmark_command', 'sweep_command', 'video_command', 'export_command',
+           'app_command', 'doctor_command', 'run_command']
 
 # %% ../nbs/api/03_commands.ipynb #a3bd52a8
 import argparse
@@ -33,6 +33,7 @@ from .reports.dataset import dataset_job, open_dataset
 from .reports.evaluation import check_out, evaluate_job, job_root
 from .reports.experiments import experiments_job
 from .reports.filming import film
+from .reports.leaderboard import leaderboard_job
 from .runs.config import as_parameters, make_config
 from .runs.folder import Run, check_free, differences, run_path
 from .unsupervised.folder import FAILED, check_folder, find_images, segment_job
@@ -106,6 +107,14 @@ def compare_command(parameters: dict) -> Path:  # folder of the picture and the 
     resolve(job.out).mkdir(parents=True, exist_ok=True)
     with owned(resolve(job.out)):
         return told(run_notebook("compare", resolve(job.out), {k: getattr(job, k) for k in given(parameters)}))
+
+
+def leaderboard_command(parameters: dict) -> Path:  # folder of the runs and of the executed notebook
+    "`adaptseg leaderboard`: check all rows, then run nbs/leaderboard.ipynb, which makes what is missing."
+    job = leaderboard_job(**given(parameters))
+    Sweep(sweep_rows(job.table, job.grid, job.usual), job.results)  # a mistake is one before anything is made
+    resolve(job.out).mkdir(parents=True, exist_ok=True)
+    return told(run_notebook("leaderboard", resolve(job.out), {k: getattr(job, k) for k in given(parameters)}))
 
 
 def told(folder: Path) -> Path:
@@ -250,7 +259,7 @@ def doctor_command(args: argparse.Namespace) -> None:
     "`adaptseg doctor`: what this machine has, and every dataset read to the end; status 1 where something is wrong."
     sys.exit(0 if doctor(args.names, args.data_root, args.jobs) else 1)
 
-
+# %% ../nbs/api/03_commands.ipynb #7da5c90e
 COMMANDS = {
     "train": lambda args: train_command(dict(args.parameters)),
     "demo": lambda args: demo_command(dict(args.parameters)),
@@ -258,6 +267,7 @@ COMMANDS = {
     "evaluate": lambda args: evaluate_command(dict(args.parameters)),
     "experiments": lambda args: experiments_command(dict(args.parameters)),
     "compare": lambda args: compare_command(dict(args.parameters)),
+    "leaderboard": lambda args: leaderboard_command(dict(args.parameters)),
     "dataset": lambda args: dataset_command(dict(args.parameters)),
     "benchmark": lambda args: benchmark_command(dict(args.parameters), args.out),
     "table": lambda args: table_command(args.folder),

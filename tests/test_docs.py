@@ -365,6 +365,8 @@ RUN = [  # a command, the test that runs it, and what in that test does
     (r"adaptseg table.*", TRAIN, "test_table_and_demo", 'adaptseg("table"'),
     (r"adaptseg choose.*", "test_methods.py", "test_choose_says_what_each_score_would_take", '"choose"'),
     (r"adaptseg pick .*", "test_methods.py", "test_picked_frames_are_labelled_and_join", '"pick"'),
+    (r"adaptseg leaderboard.*", "test_sweep.py", "test_leaderboard", '"leaderboard"'),
+    (r"papermill nbs/leaderboard.ipynb .*", "test_sweep.py", "test_leaderboard", '"leaderboard"'),
     (r"adaptseg compare.*", "test_experiments.py", "test_compare_command", 'adaptseg("compare"'),
     (r"adaptseg evaluate.*", "test_docs.py", "test_evaluate_command", '"evaluate"'),
     (r"adaptseg video .*", DATA, "test_adaptseg_video", '"video"'),

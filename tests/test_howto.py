@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from adaptseg.cli import parse
+from adaptseg.reports.leaderboard import leaderboard_job
 from adaptseg.runs.config import make_config
 from adaptseg.unsupervised.folder import segment_job
 from adaptseg.cluster.sweep import sweep_rows
@@ -28,6 +29,9 @@ def test_pages_show_commands():
 def test_command_is_understood(page, line, tmp_path):
     args = parse(shlex.split(re.sub(r".*?\badaptseg ", "", line, count=1)))
     rows = [dict(getattr(args, "parameters", []))]  # `table` has none
+    if args.command == "leaderboard":
+        assert leaderboard_job(**rows[0])
+        return
     if args.command == "sweep":
         table = tmp_path / "pairs.csv"
         table.write_text(re.search(r"```\n(source,.*?)```", (PAGES / page).read_text(), re.DOTALL)[1])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,3 +159,32 @@ def test_a_cluster_and_a_run_that_fails(data, tmp_path, scheduler):
     said, err = process.communicate(timeout=300)
     assert process.returncode == 1 and "source_only-s0 failed: " in err and "is no run" in err, err[-3000:]
     assert (out / "gta52cityscapes/source_only-s1/metrics.json").is_file() and "made" in said
+
+
+def leaderboard(table, data, out, **more):
+    values = dict(table=table, data_root=data, out=out, seeds="0,1", **more)
+    args = [s for k, v in values.items() for s in (f"--{k}", str(v))]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    call = [sys.executable, "-m", "adaptseg", "leaderboard", *args]
+    return subprocess.run(call, cwd=ROOT, env=env, capture_output=True, text=True, timeout=400)
+
+
+def test_leaderboard(data, tmp_path):
+    "Two methods and the oracle, two seeds: standings and figures in an executed notebook; again, nothing is made."
+    common = "precision,device,preset,source,target,method\n"
+    row = "fp32,cpu,tiny,{},cityscapes,{}\n".format
+    table, out = tmp_path / "table.csv", tmp_path / "out"
+    table.write_text(common + row("gta5", "source_only") + row("gta5", "adabn") + row("cityscapes", "source_only"))
+    done = leaderboard(table, data, out)
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = (out / "leaderboard.ipynb").read_text()
+    for words in ("gta5 -> cityscapes", "| oracle", "above source_only", "regret", "times MiB", "image/png"):
+        assert words in text, words
+    lines = (out / "results.jsonl").read_text()
+    assert len(lines.splitlines()) == 6
+    shutil.rmtree(out / "gta52cityscapes")
+    assert leaderboard(table, data, out).returncode == 0
+    assert not (out / "gta52cityscapes").exists() and (out / "results.jsonl").read_text() == lines
+    table.write_text(common + row("gta5", "no_such_method"))
+    wrong = leaderboard(table, data, out)
+    assert wrong.returncode == 1 and "row 1" in wrong.stderr and "no_such_method" in wrong.stderr

@@ -40,6 +40,7 @@ from ..unsupervised.folder import find_images, open_folder, segment_files, segme
 def sweep_rows(
     table: str | Path | None = None,  # CSV file, a column a parameter, a row a run
     grid: dict[str, str] | None = None,  # values of a parameter, joined by commas
+    usual: dict[str, str] | None = None,  # what a row gets that does not say it
 ) -> list[dict[str, str]]:  # parameters of each run
     "The runs that a table and a grid mean."
     rows = [{}] if grid else []
@@ -53,7 +54,7 @@ def sweep_rows(
         if not rows:
             raise ValueError(f"{table}: expected a line of parameter names and a line for each run, found no run")
     axes = [[(k, v.strip()) for v in str(values).split(",")] for k, values in (grid or {}).items()]
-    return [given({**row, **dict(point)}) for row in rows for point in product(*axes)]
+    return [given({**(usual or {}), **row, **dict(point)}) for row in rows for point in product(*axes)]
 
 # %% ../../nbs/api/cluster/00_sweep.ipynb #bae3c52b
 def sweep_configs(

@@ -35,7 +35,7 @@ def _alone(split: Split, image) -> str:
     "The name that no other image has."
     return next(name for item, name in zip(split.items, image_names(split)) if item.image == image)
 
-
+# %% ../../nbs/api/datasets/10_few.ipynb #5ae9953e
 def _named(split: Split, file: Path) -> tuple[Item, ...]:
     "The items that a file names, each once."
     if not file.is_file():

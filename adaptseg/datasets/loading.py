@@ -230,7 +230,7 @@ def index(self: DrawDataset, draw: int) -> int:
     "Which image a draw shows."
     return self.drawn(draw)[0]
 
-
+# %% ../../nbs/api/datasets/03_loading.ipynb #a5d5ddf1
 @patch
 def _pair(self: DrawDataset, i):
     if self.kept and self.kept.filled[i]:

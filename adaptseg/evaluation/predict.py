@@ -243,7 +243,7 @@ def overlaps(
     both = matrix.diag()
     return [both.tolist(), (matrix.sum(0) + matrix.sum(1) - both).tolist()]
 
-
+# %% ../../nbs/api/evaluation/03_predict.ipynb #19ff1cb6
 def evaluate(
     predictor: Predictor,
     split: Split,  # what to predict
@@ -271,16 +271,12 @@ def evaluate(
     out = dict(domain=split.name, split=split.split, images=len(split))
     if not each:
         return out
-    protocols = {
-        name: protocol_miou(matrix, split.classes, name)
-        for name, c in CLASS_SETS.items()
-        if set(c.names) < set(split.classes.names)
-    }
+    narrower = [name for name, c in CLASS_SETS.items() if set(c.names) < set(split.classes.names)]
     return {
         **out,
         "scored": len(each),
         **scores(matrix, split.classes),
-        "protocols": protocols,
+        "protocols": {name: protocol_miou(matrix, split.classes, name) for name in narrower},
         "matrix": matrix.tolist(),
         "images_miou": {name: miou for name, (miou, _) in each.items()},
         "images_overlap": {name: both for name, (_, both) in each.items()},

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from pydantic import Field
 from torch import Tensor
 
-from .adversarial import AdaptSegMulti, AdaptSegSingle, probabilities
+from .adversarial import AdaptSegMulti, AdaptSegSingle
 from .registry import Method, MethodValues, method
 from ..networks.losses import upsample
 

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from ..datasets.loading import DrawLoader, parse_preprocessing
 from .registry import Method, MethodValues, method
-from ..networks.losses import upsample
 
 # %% ../../nbs/api/methods/04_fourier.ipynb #469d5f27
 def fourier_transfer(

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as vision
 
 from ..base.distributed import average_, rank
-from ..datasets.labels import IGNORE
 from ..datasets.loading import denormalise, normalise
 from .mixing import mixed_labels, pasted, pick_classes, pseudo_labels, weighted_loss
 from .registry import Method, MethodValues, Problem, method

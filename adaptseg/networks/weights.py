@@ -23,7 +23,7 @@ from ..base.paths import resolve
 from ..datasets.labels import CITYSCAPES19, SYNTHIA13, SYNTHIA16, ClassSet
 from .backbones import build_network, find_backbone
 from .deeplab import RESNETS, BasicBlock, Bottleneck
-from .imagenet import PACKAGES, encoder_state, lite_names
+from .imagenet import encoder_state, lite_names
 from .levels import HEADS
 from .saving import write_tensors
 

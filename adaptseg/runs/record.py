@@ -20,9 +20,14 @@ from .folder import Run, differences, renewed
 PLACES = ("data_root", "out")  # where things lie on a machine: no part of a result
 
 
+def _scores_alone(row: dict) -> dict:
+    "A row of the history without its losses."
+    return {k: v for k, v in row.items() if not k.startswith("loss_")}
+
+
 def record_of(
     run: Run,  # finished
-) -> dict:  # run: <pair>/<name>; config; metrics; minutes: of training (None without a history)
+) -> dict:  # run: <pair>/<name>; config; metrics; last: scores of the last network; minutes: of training
     "What a results file keeps of a run."
     rows, target = run.history, run.config["target"]
     left = lambda where: ("matrix",) if where.startswith(f"{target}/") else ("matrix", "images_overlap")
@@ -30,6 +35,7 @@ def record_of(
         run=f"{run.path.parent.name}/{run.path.name}",
         config={k: v for k, v in run.written_config.items() if k not in PLACES},
         metrics={w: {k: v for k, v in s.items() if k not in left(w)} for w, s in run.metrics.items()},
+        last=next((_scores_alone(r) for r in rows[::-1] if r.get("val_loss") is not None), None),
         minutes=round(rows[-1]["seconds"] / 60, 2) if rows else None,
     )
 
@@ -37,7 +43,7 @@ def record_of(
 class RecordedRun(Run):
     "A finished run of which only a line of a results file is left."
 
-    finished, history = True, ()
+    finished = True
 
     def __init__(self, record: dict):  # as `record_of` gives it
         self.record, self.path = record, Path(record["run"])
@@ -51,6 +57,11 @@ def written_config(self: RecordedRun) -> dict:
 @patch(as_prop=True)
 def config(self: RecordedRun) -> dict:
     return {**dict.fromkeys(PLACES), **renewed(self.written_config)}
+
+
+@patch(as_prop=True)
+def history(self: RecordedRun) -> list[dict]:  # of which the last row is left
+    return [self.record["last"]] if self.record.get("last") else []
 
 
 @patch(as_prop=True)
