@@ -10,11 +10,10 @@ import numpy as np
 from PIL import Image
 
 from adaptseg.datasets.archives import gather, whole_file
-from adaptseg.base.images import IMAGES
-from adaptseg.base.images import read_image
+from adaptseg.base.images import IMAGES, frames_in, read_image
 from adaptseg.base.parallel import parallel_map
 from adaptseg.reports.video import change, is_video, read_frames
-from data_prep.prepare import Recipe, run
+from data_prep.prepare import Recipe, run, signature
 
 OFFERED = """
 IITK: 6,224 frames of five surveillance cameras on a campus (1,079, 2,255, 1,000, 810 and 1,080 of cameras 1 to 5).
@@ -67,7 +66,8 @@ def one_camera(part: Path, options: dict, camera) -> None:
     number, source = camera
     folder = part / "leftImg8bit"
     done = folder / f".camera{number}"  # written last: a camera that was stopped begins again
-    if done.is_file() and done.read_text() == f"{source} {options}":
+    made_of = f"{source} {signature([source])} {options}"
+    if done.is_file() and done.read_text() == made_of:
         return
     for split in ("all", "train", "val"):
         shutil.rmtree(folder / split / f"camera{number}", ignore_errors=True)
@@ -86,14 +86,13 @@ def one_camera(part: Path, options: dict, camera) -> None:
         to.parent.mkdir(parents=True, exist_ok=True)
         path.replace(to)
     path.parent.rmdir()
-    done.write_text(f"{source} {options}")
+    done.write_text(made_of)
 
 
 def frames(source: Path, options: dict):
     "Pairs of a number from 1, which grows with time, and a frame (H, W, 3) or the file of one."
     if source.is_dir():
-        files = sorted(p for p in source.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith("."))
-        yield from enumerate(files[:: options["every"]], 1)
+        yield from enumerate(frames_in(source)[:: options["every"]], 1)
     elif is_video(source):
         yield from ((i, frame) for i, (_, frame) in enumerate(read_frames(source, options["rate"]), 1))
     else:

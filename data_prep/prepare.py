@@ -7,8 +7,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
+from adaptseg.base.images import files_below
 from adaptseg.datasets.archives import check_target, gather, is_archive, part_of, publish, unpack
 from adaptseg.datasets.checking import Report, check_dataset, dataset, write_manifest
 from adaptseg.datasets.resizing import make_copy
@@ -131,6 +133,16 @@ def prepare(recipe: Recipe, name: str, folder: Path, args: argparse.Namespace) -
     publish(folder, args.overwrite)
     report.folder = folder
     return report
+
+
+def signature(sources: list[Path]) -> str:
+    "Twelve digits that change with the names, sizes and times of all files in sources."
+    digest = sha256()
+    for source in sources:
+        for path in [source] if source.is_file() else sorted(files_below(source)):
+            known = path.stat() if path.exists() else None
+            digest.update(f"{path} {known and (known.st_size, known.st_mtime_ns)}\n".encode())
+    return digest.hexdigest()[:12]
 
 
 def unpack_all(recipe: Recipe, args: argparse.Namespace, part: Path) -> None:

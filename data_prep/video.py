@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adaptseg.base.images import IMAGES
-from adaptseg.base.images import read_image
+from adaptseg.base.images import frames_in, read_image
 from adaptseg.reports.video import write_video
 
 
@@ -17,8 +16,8 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("out", type=Path, help="the .mp4 to write")
     p.add_argument("--rate", type=float, default=25, help="frames a second (25)")
     args = p.parse_args(argv)
-    files = sorted(f for f in args.frames.glob("*") if f.suffix.lower() in IMAGES)
     try:
+        files = frames_in(args.frames)
         n = write_video(args.out, (np.asarray(read_image(f)) for f in files), args.rate)
     except (ValueError, OSError) as e:
         raise SystemExit(f"data_prep.video: {e}") from None

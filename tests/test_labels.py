@@ -180,7 +180,7 @@ def test_ids_above_255_survive(tmp_path):
         assert read_label(tmp_path / name).tolist() == wide.tolist()
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_a_label_in_colours_is_refused(tmp_path, mode):
     Image.new(mode, (5, 4)).save(tmp_path / "painted.png")
     with pytest.raises(ValueError, match=f"painted.png: expected one class id a pixel, found colours .mode {mode}"):
@@ -202,7 +202,8 @@ def test_damaged_files_are_named(tmp_path, kind, read):
     )
     with pytest.raises(ValueError) as e:
         read(path)
-    assert str(path) in str(e.value) and "damaged or incomplete" in str(e.value)
+    words = {"empty": "the file is empty", "text": "this is text, not an image"}.get(kind, "damaged or incomplete")
+    assert str(path) in str(e.value) and words in str(e.value)
 
 
 @pytest.mark.parametrize("read", [read_label, read_image, image_size])

@@ -22,8 +22,9 @@ from .explorer_view import renew
 from .looks import small_image, small_truth
 from .monitor import figure_rgb
 from .picture_view import PictureView, button, show_png, told
-from ..datasets.domains import COLUMNS, get_domain, read_ids
+from ..datasets.domains import get_domain, read_ids
 from ..datasets.labels import CITYSCAPES19, IGNORE
+from ..datasets.masks import COLUMNS
 from ..datasets.splits import Split, image_names
 from ..evaluation.figures import paint_classes
 from ..reports.dataset import class_frequencies, frequency_figure

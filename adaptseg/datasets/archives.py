@@ -8,6 +8,7 @@ __all__ = ['ARCHIVES', 'BY_HAND', 'GROWTH', 'SLACK', 'Entry', 'is_archive', 'rea
 
 # %% ../../nbs/api/datasets/06_archives.ipynb #908596c2
 import errno
+import filecmp
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ from tqdm import tqdm
 
 from ..base.parallel import parallel_map
 from ..base.files import atomic_write
+from ..base.images import files_below
 
 # %% ../../nbs/api/datasets/06_archives.ipynb #40f9be72
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -43,6 +45,7 @@ class Entry(NamedTuple):
     name: str  # in the archive
     path: str  # where it goes, below the folder
     size: int  # bytes
+    crc: int | None = None  # checksum, which a zip has
 
 
 def is_archive(path: Path) -> bool:
@@ -68,9 +71,9 @@ def _clean_name(archive, name) -> str:
 
 # %% ../../nbs/api/datasets/06_archives.ipynb #b592d9df
 def _listed(archive, infos, place) -> list[Entry]:
-    "The entries that are wanted, of (name, size, is a link) of all; an error if one is not to be trusted."
+    "The entries that are wanted, of (name, size, is a link, CRC) of all; an error if one is not to be trusted."
     total, found, limit = 0, {}, GROWTH * archive.stat().st_size + SLACK
-    for name, size, link in infos:
+    for name, size, link, crc in infos:
         clean = _clean_name(archive, name)
         if link:
             _refuse(archive, name, "is a link")
@@ -82,7 +85,7 @@ def _listed(archive, infos, place) -> list[Entry]:
             continue
         if path in found:
             _refuse(archive, name, f"and {found[path].name!r} are both {path}")
-        found[path] = Entry(name, path, size)
+        found[path] = Entry(name, path, size, crc)
     return list(found.values())
 
 # %% ../../nbs/api/datasets/06_archives.ipynb #6c1673bb
@@ -123,14 +126,14 @@ def _zip_infos(archive):
         if i.flag_bits & 1:
             raise ValueError(f"{archive}: {i.filename} is encrypted: unpack it yourself and give the folder instead")
         if not i.is_dir():
-            yield i.filename, i.file_size, stat.S_ISLNK(i.external_attr >> 16)
+            yield i.filename, i.file_size, stat.S_ISLNK(i.external_attr >> 16), i.CRC
 
 # %% ../../nbs/api/datasets/06_archives.ipynb #abd7460a
 def _tar_infos(archive):
     with tarfile.open(archive) as t:
         for m in t:
             if not m.isdir():
-                yield m.name, m.size, not m.isfile()
+                yield m.name, m.size, not m.isfile(), None
 
 # %% ../../nbs/api/datasets/06_archives.ipynb #019e2c82
 @contextmanager
@@ -152,14 +155,32 @@ def check_room(folder: Path, needed: int):
             str(folder),
         )
 
+# %% ../../nbs/api/datasets/06_archives.ipynb #2c8f330a
+def _unpacked(path: Path, entry: Entry) -> bool:
+    "Is it there, as the archive has it? Without a checksum its size alone is looked at."
+    if not (path.is_file() and path.stat().st_size == entry.size):
+        return False
+    return entry.crc is None or _crc(path) == entry.crc
 
-def _missing(folder, sizes) -> list:
-    "The paths, of a dictionary path -> size, that are not yet there."
-    return [
-        path
-        for path, size in sizes.items()
-        if not ((folder / path).is_file() and (folder / path).stat().st_size == size)
-    ]
+
+def _crc(path) -> int:
+    "The checksum of a file, as a zip keeps it."
+    found = 0
+    with open(path, "rb") as f:
+        while block := f.read(1 << 20):
+            found = zlib.crc32(block, found)
+    return found
+
+
+def _alike(data, path: Path) -> bool:
+    "Do an open file and one on the disk hold the same?"
+    if not path.is_file():
+        return False
+    with open(path, "rb") as f:
+        while block := data.read(1 << 20):
+            if f.read(len(block)) != block:
+                return False
+        return not f.read(1)
 
 # %% ../../nbs/api/datasets/06_archives.ipynb #03d23c07
 def unpack(
@@ -170,7 +191,7 @@ def unpack(
 ) -> int:  # wanted files in the archive
     "Unpack what is wanted and not yet there."
     found = {e.path: e for e in entries(archive, place)}
-    todo = [found[p] for p in _missing(folder, {e.path: e.size for e in found.values()})]
+    todo = [e for e in found.values() if not _unpacked(folder / e.path, e)]
     check_room(folder, sum(e.size for e in todo))
     if archive.name.lower().endswith(".zip"):
         step = max(50, len(todo) // 100)
@@ -180,8 +201,8 @@ def unpack(
             jobs,
             archive.name,
         )
-    elif todo:
-        _untar(archive, folder, {e.name: e for e in todo})
+    else:
+        _untar(archive, folder, {e.name: e for e in found.values()})
     return len(found)
 
 
@@ -191,16 +212,18 @@ def _unzip(archive, folder, some):
             with z.open(entry.name) as data, whole_file(folder / entry.path) as f:
                 shutil.copyfileobj(data, f, 1 << 20)
 
-
-def _untar(archive, folder, todo):
-    with reading(archive), tarfile.open(archive) as t, tqdm(total=len(todo), desc=archive.name, disable=None) as bar:
+# %% ../../nbs/api/datasets/06_archives.ipynb #c6ed47cd
+def _untar(archive, folder, wanted):
+    with reading(archive), tarfile.open(archive) as t, tqdm(total=len(wanted), desc=archive.name, disable=None) as bar:
         for member in t:
-            entry = todo.get(member.name)
+            entry = wanted.get(member.name)
             if entry is None or not member.isfile():
+                continue
+            bar.update()
+            if _alike(t.extractfile(member), folder / entry.path):
                 continue
             with whole_file(folder / entry.path) as f:
                 shutil.copyfileobj(t.extractfile(member), f, 1 << 20)
-            bar.update()
 
 # %% ../../nbs/api/datasets/06_archives.ipynb #1f1dd4ed
 def gather(
@@ -212,20 +235,25 @@ def gather(
 ) -> int:  # wanted files in the source
     "Copy what is wanted of a folder and not yet there."
     found = {}
-    for path in sorted(p for p in Path(source).rglob("*") if p.is_file()):
+    for path in sorted(p for p in files_below(source) if p.is_file()):
         to = place(unicodedata.normalize("NFC", path.relative_to(source).as_posix().replace("\\", "/")))
         if to is None:
             continue
         if to in found:
             raise ValueError(f"{path} and {found[to]} are both {to}: give a folder that holds the dataset once")
         found[to] = path
-    todo = _missing(folder, {to: path.stat().st_size for to, path in found.items()})
+    todo = [to for to, path in found.items() if not _is_there(path, folder / to)]
     if not link:
         check_room(folder, sum(found[to].stat().st_size for to in todo))
     parallel_map(partial(_bring, folder, link), [(found[to], to) for to in todo], jobs, source.name)
     return len(found)
 
 
+def _is_there(path, to) -> bool:
+    "Is it the very file, whatever its size says?"
+    return to.is_file() and (os.path.samefile(path, to) or filecmp.cmp(path, to, shallow=False))
+
+# %% ../../nbs/api/datasets/06_archives.ipynb #ce90eb2d
 def _bring(folder, link, pair):
     path, to = pair[0].resolve(), folder / pair[1]
     if not link:

@@ -24,7 +24,8 @@ from ..base.images import read_image
 from ..base.parallel import parallel_map
 from .annotators import read_truths
 from .domains import DOMAINS, Domain, Files, get_domain
-from .labels import read_label
+from .labels import hint, read_label
+from .masks import contradicts
 from adaptseg.datasets.splits import (
     MANIFEST,
     Packed,
@@ -127,7 +128,11 @@ def _look_at_label(domain, image, path, row, problems) -> dict:
     counts = np.bincount(maps[0].ravel().astype(np.int64) + 1)  # ids begin at -1
     present = {int(i) - 1: int(counts[i]) for i in np.flatnonzero(counts)}
     if unknown := present.keys() - (domain.ids.ids.keys() if domain.ids else set()):
-        problems.append(f"label: holds the unknown ids {', '.join(map(str, sorted(unknown)[:5]))}")
+        more = hint(sorted(unknown), set(domain.ids.ids) if domain.ids else set())
+        said = f"label: holds the unknown ids {', '.join(map(str, sorted(unknown)[:5]))}"
+        problems.append(f"{said}.{more}" if more else said)
+    if domain.ids and (why := contradicts(path, domain.ids.table)):
+        problems.append(f"label: {why}")
     return dict(ids=" ".join(f"{i}:{n}" for i, n in present.items()))
 
 # %% ../../nbs/api/datasets/05_checking.ipynb #7549e70c

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IGNORE', 'SELECTED', 'CITYSCAPES19', 'SYNTHIA16', 'SYNTHIA13', 'CAMVID11', 'CLASS_SETS', 'UNKNOWN', 'N_RAW',
-           'CITYSCAPES_IDS', 'SYNTHIA_IDS', 'CAMVID_IDS', 'ClassSet', 'take_classes', 'class_set', 'IdTable',
+           'CITYSCAPES_IDS', 'SYNTHIA_IDS', 'CAMVID_IDS', 'ClassSet', 'take_classes', 'class_set', 'IdTable', 'hint',
            'read_label']
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #3090697c
@@ -181,6 +181,7 @@ class IdTable:
     name: str  # such as 'cityscapes ids'
     ids: dict = field(hash=False)  # raw id (-1..65535) -> class name or None
     void: int = None  # the raw id that `decode` writes for an ignored pixel
+    table: tuple = field(default=(), hash=False)  # lines of a user's own table, see `masks.read_table`
 
     def __post_init__(self):
         bad = [i for i in self.ids if not -1 <= i < N_RAW]
@@ -230,7 +231,20 @@ def _unknown(self: IdTable, raw):
     ids = [i for i in np.unique(raw).tolist() if i not in self.ids]
     raise ValueError(
         f"unknown ids {_few(ids)}: {self.name} holds {min(self.ids)}..{max(self.ids)}. Is this a label "
-        f"map of that dataset, in raw ids?"
+        f"map of that dataset, in raw ids?{hint(ids, set(self.ids))}"
+    )
+
+
+def hint(
+    strange: list[int],  # ids that a mask holds and its table does not
+    known: set[int],  # ids of the table
+) -> str:
+    "What ids may mean that a table does not know."
+    if strange != [255]:
+        return ""
+    return (
+        " 255 may mean void: then give the table the line 255,,0,0,0. In a mask of black and white it may be the "
+        + (f"white of the id {max(known)}: then write that id instead, or 255 into the table" if known else "white")
     )
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #582458ad
@@ -313,20 +327,22 @@ CAMVID_IDS = _id_table("camvid ids", range(12), void=11, named=dict(enumerate(CA
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #9f312811
 def read_label(
-    path,  # a PNG with class ids: a path, or what opens as one
+    path,  # a lossless image of class ids: a path, or what opens as one
 ) -> np.ndarray:  # (H, W) uint8, uint16 or int32 raw ids
-    "Read the raw ids of a label map."
+    "Read the raw ids of a label map: grey, with or without alpha, by palette, or of 1 bit."
     try:
         with opened(path) as f:
             if _is_colour16(f):
                 return _first_channel16(f)
             with Image.open(f) as image:
-                mode, raw = image.mode, np.array(image)
+                mode, raw = image.mode, np.array(image.getchannel("L") if image.mode == "LA" else image)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no label file {path}.") from None
     except BROKEN as e:
         raise damaged(path, e) from e
-    if mode not in ("1", "P", "L", "I", "I;16", "I;16B"):
+    if mode == "F":
+        raise ValueError(f"{path}: expected whole numbers, one class id a pixel, found float numbers (mode F).")
+    if mode not in ("1", "P", "L", "LA", "I", "I;16", "I;16B"):
         raise ValueError(
             f"{path}: expected one class id a pixel, found colours (mode {mode}). Use the file of label "
             f"ids, or map the colours to ids first."

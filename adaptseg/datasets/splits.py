@@ -22,7 +22,8 @@ import numpy as np
 from fastcore.basics import patch
 
 from .labels import IGNORE, ClassSet, IdTable, read_label
-from ..base.images import image_size, read_image
+from .masks import contradicts
+from ..base.images import image_size, natural, read_image
 
 # %% ../../nbs/api/datasets/01_splits.ipynb #9431b9a3
 MANIFEST = "manifest.csv"
@@ -228,7 +229,7 @@ def pair_items(
 ) -> tuple:  # of Items, in the order of their keys
     "Match images and label maps by key."
     if labels is None:
-        return tuple(Item(images[k], None, domain, ids, rows.get(images[k])) for k in sorted(images))
+        return tuple(Item(images[k], None, domain, ids, rows.get(images[k])) for k in sorted(images, key=natural))
     alone, orphans = images.keys() - labels.keys(), labels.keys() - images.keys()
     if some and len(alone) < len(images):
         images = {k: v for k, v in images.items() if k not in alone}
@@ -242,7 +243,7 @@ def pair_items(
             f"{domain}: expected an image for every label map, found none for {_first(orphans)}. Fetch the "
             f"images again, or remove these labels."
         )
-    return tuple(Item(images[k], labels[k], domain, ids, rows.get(images[k])) for k in sorted(images))
+    return tuple(Item(images[k], labels[k], domain, ids, rows.get(images[k])) for k in sorted(images, key=natural))
 
 # %% ../../nbs/api/datasets/01_splits.ipynb #fa75eb53
 DROPS_PAIRS = ("gta5",)  # domains that are known to have a few pairs of unequal size
@@ -339,9 +340,19 @@ def _has_class(item: Item, classes: ClassSet) -> bool:
     "Decode a pair completely, or look into the manifest: has any of its pixels a class?"
     if item.row is not None:
         _check_bytes(item)
-        return item.label is not None and any(item.ids.ids.get(i) in classes.names for i in item.row.pixels)
+        return item.label is not None and any(_is_class(item, i, classes) for i in item.row.pixels)
     read_image(item.image)
-    return item.label is not None and bool((load_label(item, classes) != IGNORE).any())
+    if item.label is None:
+        return False
+    if why := contradicts(item.label, item.ids.table):
+        raise ValueError(f"{item.label}: {why}.")
+    return bool((load_label(item, classes) != IGNORE).any())
+
+
+def _is_class(item: Item, raw: int, classes: ClassSet) -> bool:
+    "Is a raw id one of the classes, by its own name or another?"
+    name = item.ids.ids.get(raw)
+    return name is not None and classes.find(name) is not None
 
 
 def check_split(

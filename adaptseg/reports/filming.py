@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from ..base.files import atomic_write
-from ..base.images import IMAGES, read_image
+from ..base.images import IMAGES, frames_in, read_image
 from ..datasets.labels import ClassSet
 from ..evaluation.figures import new_figure, paint_classes, save_figure, styled
 from ..evaluation.predict import Predictor
@@ -33,7 +33,7 @@ def film_frames(
     if not Path(source).is_dir():
         yield from read_frames(source, rate)
         return
-    files = sorted(p for p in Path(source).iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith("."))
+    files = frames_in(Path(source))
     if not files:
         raise FileNotFoundError(f"{source} holds no images ({', '.join(IMAGES)})")
     for i, path in enumerate(files):
@@ -135,6 +135,6 @@ def film_rate(source: Path, rate: float | None) -> float:
 def film_length(source: Path, rate: float | None) -> int | None:  # None where a video does not say how long it is
     "About how many frames `film_frames` gives."
     if Path(source).is_dir():
-        return sum(p.suffix.lower() in IMAGES for p in Path(source).iterdir())
+        return len(frames_in(Path(source)))
     seconds, own = duration(source)
     return round(seconds * min(rate or own, own)) if seconds else None

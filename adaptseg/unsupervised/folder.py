@@ -22,7 +22,7 @@ from pydantic import Field
 from skimage.segmentation import mark_boundaries
 
 from ..base.files import atomic_write, write_json
-from ..base.images import IMAGES, images_below, rgb_image
+from ..base.images import IMAGES, images_below, natural, rgb_image
 from ..base.paths import resolve
 from ..datasets.annotators import read_truths
 from ..datasets.domains import load_split
@@ -82,7 +82,7 @@ def find_images(
     if not files:
         raise FileNotFoundError(f"images: there is no image in {given}; expected files that end in {', '.join(IMAGES)}")
     chosen = (
-        sorted(files)
+        sorted(files, key=natural)
         if job.n is None
         else sorted(np.random.default_rng(job.seed).permutation(sorted(files))[: job.n].tolist())
     )

@@ -1,0 +1,339 @@
+"""Files as people have them: each is read rightly or refused with words that help, whatever the door."""
+
+import os
+import shutil
+import unicodedata
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adaptseg.base.images import list_images
+from adaptseg.datasets.domains import load_split
+from data_prep import custom, gta5
+from data_prep.prepare import run
+
+NAMES, COLOURS = ("", "road", "car"), ((0, 0, 0), (128, 64, 128), (0, 0, 142))
+TABLE = "id,name,red,green,blue\n0,,0,0,0\n1,road,128,64,128\n2,car,0,0,142\n"
+BLACK_WHITE = "id,name,red,green,blue\n0,background,0,0,0\n1,road,255,255,255\n"
+
+
+def scene(seed, w=64, h=48):
+    "A photograph, and its ids: void above, road below, a car."
+    rng = np.random.default_rng(seed)
+    ids = np.zeros((h, w), np.uint8)
+    ids[h // 2 :] = 1
+    x = int(rng.integers(0, w // 2))
+    ids[h // 3 : h // 2 + 4, x : x + w // 3] = 2
+    base = np.array([[150, 190, 230], [110, 110, 115], [180, 30, 30]])[ids]
+    return (base + rng.integers(-12, 13, base.shape)).clip(0, 255).astype(np.uint8), ids
+
+
+def painted(ids):
+    return np.array(COLOURS, np.uint8)[ids]
+
+
+def by_palette(ids, order=(0, 1, 2)):
+    "A palette image; `order` says which class each place of its palette is."
+    image = Image.fromarray(np.argsort(order).astype(np.uint8)[ids]).convert("P")
+    image.putdata(np.argsort(order).astype(np.uint8)[ids].ravel().tolist())
+    image.putpalette([c for i in order for c in COLOURS[i]])
+    return image
+
+
+def alpha(ids, hidden=None):
+    "Paint, transparent where it is void; what is hidden there."
+    colours = painted(ids)
+    if hidden:
+        colours[ids == 0] = hidden
+    return np.dstack([colours, np.where(ids > 0, 255, 0).astype(np.uint8)])
+
+
+def dataset(folder, save, n=12, ends=(".jpg", ".png"), table=TABLE, label="{}", image="{}"):
+    "IMAGES, LABELS and ids.csv."
+    for side in ("IMAGES", "LABELS"):
+        (folder / side).mkdir(parents=True, exist_ok=True)
+    for i in range(n):
+        rgb, ids = scene(i)
+        Image.fromarray(rgb).save(folder / "IMAGES" / f"{image.format(f'shot{i:02}')}{ends[0]}")
+        mask = save(ids)
+        mask = mask if isinstance(mask, Image.Image) else Image.fromarray(mask)
+        mask.save(folder / "LABELS" / f"{label.format(f'shot{i:02}')}{ends[1]}")
+    (folder / "ids.csv").write_text(table)
+    return folder / "IMAGES", folder / "LABELS", folder / "ids.csv"
+
+
+@pytest.fixture
+def prepare(tmp_path, capfd):
+    "Call data_prep.custom; gives its status or words, and what it said."
+
+    def call(*source, recipe=custom.RECIPE, **options):
+        args = [str(s) for s in source]
+        options = {"name": "mine", "out": tmp_path / "data", "jobs": 1, **options}
+        if recipe is not custom.RECIPE:
+            options.pop("name")
+        for k, v in options.items():
+            args += [f"--{k.replace('_', '-')}"] + ([] if v is True else [str(v)])
+        with pytest.raises(SystemExit) as e:
+            run(recipe, args)
+        return e.value.code, "".join(capfd.readouterr())
+
+    call.folder = tmp_path / "data" / "mine"
+    return call
+
+
+def right(folder, n=12, void=0):
+    "Does the prepared dataset hold the scenes' ids?"
+    maps = {p.stem: np.array(Image.open(p)) for p in (folder / "labels").rglob("*.png")}
+    assert len(maps) == n
+    for i in range(n):
+        ids = scene(i)[1]
+        assert np.array_equal(maps[f"shot{i:02}"], np.where(ids == 0, void, ids))
+
+
+READ = {
+    "ids": lambda x: x,
+    "16 bits": lambda x: x.astype(np.uint16),
+    "grey and alpha": lambda x: Image.merge("LA", [Image.fromarray(x), Image.new("L", x.shape[::-1], 255)]),
+    "palette": by_palette,
+    "paint program's palette": lambda x: by_palette(x, (2, 0, 1)),
+    "paint": painted,
+    "paint and alpha": alpha,
+}
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_masks_that_are_read(kind, prepare, tmp_path):
+    code, said = prepare(*dataset(tmp_path, READ[kind]))
+    assert code == 0, said
+    right(prepare.folder)
+    assert ("12 of 12 label maps: the palette is in another order" in said) == (kind == "paint program's palette")
+
+
+@pytest.mark.parametrize("end", [".tif", ".tiff", ".bmp"])
+def test_lossless_endings(end, prepare, tmp_path):
+    code, said = prepare(*dataset(tmp_path, READ["ids"], ends=(".jpg", end)))
+    assert code == 0, said
+    right(prepare.folder)
+
+
+def test_one_bit(prepare, tmp_path):
+    code, said = prepare(*dataset(tmp_path, lambda x: x == 1, table=BLACK_WHITE))
+    assert code == 0, said
+    found = {int(v) for p in (prepare.folder / "labels").rglob("*.png") for v in np.unique(np.array(Image.open(p)))}
+    assert found == {0, 1}
+
+
+REFUSED = {
+    "black and white": (lambda x: (x == 1).astype(np.uint8) * 255, BLACK_WHITE, "255 may mean void"),
+    "void of 255": (lambda x: np.where(x == 0, 255, x).astype(np.uint8), TABLE, "the line 255,,0,0,0"),
+    "three channels": (lambda x: np.dstack([x] * 3), TABLE, "All three channels are alike"),
+    "red": (lambda x: np.dstack([x, 0 * x, 0 * x]), TABLE, "Only red is used"),
+    "hidden white": (lambda x: alpha(x, (255, 255, 255)), TABLE, "hidden below transparent pixels"),
+    "half a palette": (
+        lambda x: by_palette(x, (2, 0, 1)),
+        TABLE.replace("128,64,128", "1,2,3"),
+        "palette and table contradict each other",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_masks_that_are_refused_with_what_they_may_mean(kind, prepare, tmp_path):
+    save, table, words = REFUSED[kind]
+    code, _ = prepare(*dataset(tmp_path, save, table=table))
+    assert words in str(code) and not prepare.folder.exists()
+
+
+def test_lossy_masks(prepare, tmp_path):
+    code, _ = prepare(*dataset(tmp_path, painted, ends=(".jpg", ".jpg")))
+    assert "12 masks are lossy images" in str(code)
+    images, labels, table = dataset(tmp_path / "more", painted)
+    for p in labels.glob("*.png"):  # JPEG's noise in a PNG
+        Image.open(p).save(p.with_suffix(".jpg"), quality=80)
+        Image.open(p.with_suffix(".jpg")).save(p)
+    code, _ = prepare(images, labels, table)
+    assert "come from JPEG" in str(code)
+
+
+def test_a_prepared_folder_whose_palettes_contradict_its_table(tmp_path):
+    folder = tmp_path / "mine"
+    for side, end in (("images", "png"), ("labels", "png")):
+        (folder / side / "train").mkdir(parents=True)
+    for i in range(3):
+        rgb, ids = scene(i)
+        Image.fromarray(rgb).save(folder / f"images/train/{i}.png")
+        by_palette(ids).save(folder / f"labels/train/{i}.png")
+    (folder / "ids.csv").write_text(TABLE)
+    assert len(load_split(f"folder:{folder}")) == 3
+    by_palette(scene(1)[1], (2, 0, 1)).save(folder / "labels/train/1.png")
+    with pytest.raises(ValueError, match="1.png: palette and table contradict each other: by number, 0 is 'ignored'"):
+        load_split(f"folder:{folder}")
+
+
+def test_names_of_masks(prepare, tmp_path):
+    "One ending more; the image's whole name and one ending more; both in one folder."
+    for i, label in enumerate(("{}_labelIds", "{}.jpg")):
+        code, said = prepare(*dataset(tmp_path / str(i), READ["ids"], label=label), name=f"n{i}")
+        assert code == 0, said
+        right(prepare.folder.with_name(f"n{i}"))
+    images, labels, table = dataset(tmp_path / "one", READ["ids"], label="{}_mask", ends=(".png", ".png"))
+    for p in labels.glob("*"):
+        shutil.move(p, images / p.name)
+    code, said = prepare(images, images, table)
+    assert code == 0, said
+    right(prepare.folder)
+    code, _ = prepare(*dataset(tmp_path / "other", READ["ids"], label="mask_{}", image="img_{}"), name="other")
+    assert "12 images have no label map" in str(code) and "12 of 12 label maps have no image" in str(code)
+
+
+def test_composed_and_decomposed_names(prepare, tmp_path):
+    images, labels, table = dataset(tmp_path, READ["ids"])
+    for p in images.glob("*"):
+        p.rename(images / unicodedata.normalize("NFD", f"\xe9{p.name}"))
+    for p in labels.glob("*"):
+        p.rename(labels / unicodedata.normalize("NFC", f"\xe9{p.name}"))
+    code, said = prepare(images, labels, table)
+    assert code == 0, said
+    split = load_split(f"folder:{prepare.folder}")
+    assert split.labelled and len(split) == 11
+
+
+def test_litter_links_and_endings(prepare, tmp_path):
+    images, labels, table = dataset(tmp_path, READ["ids"])
+    litter = ("@eaDir/shot00.jpg/T.jpg", ".Trash-1000/a.jpg", "__MACOSX/._a.jpg", ".ipynb_checkpoints/a.jpg", "._b.jpg")
+    for name in (*litter, "Thumbs.db", "notes.txt"):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(images / "shot00.jpg", images / name)
+    (tmp_path / "disk").mkdir()
+    shutil.move(images / "shot01.jpg", tmp_path / "disk/shot01.jpg")
+    os.symlink("../disk/shot01.jpg", images / "shot01.jpg")
+    code, said = prepare(images, labels, table)
+    assert code == 0, said
+    right(prepare.folder)
+    assert "left out (.db: none of" in said and "notes.txt" in said
+    os.symlink("nowhere.jpg", images / "gone.jpg")
+    code, _ = prepare(images, labels, table, overwrite=True)
+    assert "gone.jpg is a link to nothing; --partial leaves it out" in str(code)
+    code, said = prepare(images, labels, table, overwrite=True, partial=True)
+    assert code == 0 and "left out (a link to nothing): gone.jpg" in said
+
+
+def test_folders_that_are_links(prepare, tmp_path):
+    images, _, _ = dataset(tmp_path / "disk", READ["ids"])
+    (tmp_path / "here").mkdir()
+    os.symlink(images, tmp_path / "here" / "train")
+    found, left = list_images(tmp_path / "here")
+    assert len(found) == 12 and not left
+    assert prepare(tmp_path / "here")[0] == 0
+    assert prepare(tmp_path / "here" / "train", name="other")[0] == 0
+
+
+def test_one_stem_twice(prepare, tmp_path):
+    images, labels, table = dataset(tmp_path, READ["ids"])
+    Image.new("RGB", (64, 48)).save(images / "shot03.png")
+    code, _ = prepare(images, labels, table)
+    assert "shot03.jpg" in str(code) and "shot03.png" in str(code) and "rename one" in str(code)
+
+
+@pytest.mark.parametrize("what", ["table", "label", "image"])
+def test_an_interrupted_preparation_takes_what_was_mended(what, prepare, tmp_path):
+    "The first call fails at the last pair; then something that it had copied is mended."
+    images, labels, table = dataset(tmp_path, READ["paint"], ends=(".bmp", ".png"))
+    good = (labels / "shot11.png").read_bytes()
+    (labels / "shot11.png").write_bytes(b"")
+    code, _ = prepare(images, labels, table)
+    assert "shot11.png: the file is empty" in str(code)
+    (labels / "shot11.png").write_bytes(good)
+    if what == "table":
+        table.write_text(TABLE.replace("2,car", "7,car"))
+    elif what == "label":
+        shutil.copy(labels / "shot01.png", labels / "shot00.png")
+    else:
+        shutil.copy(images / "shot01.bmp", images / "shot00.bmp")  # of the same number of bytes
+    assert prepare(images, labels, table)[0] == 0
+    got = np.array(Image.open(prepare.folder / "labels/train/shot00.png"))
+    wanted = scene(1)[1] if what == "label" else scene(0)[1]
+    assert np.array_equal(got, np.where(wanted == 2, 7, wanted) if what == "table" else wanted)
+    if what == "image":
+        assert (prepare.folder / "images/train/shot00.bmp").read_bytes() == (images / "shot01.bmp").read_bytes()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_interrupted_gta5_takes_what_was_mended(packed, prepare, tmp_path):
+    "Of the same number of bytes."
+    source = tmp_path / "source"
+    for side in ("images", "labels"):
+        (source / side).mkdir(parents=True)
+    for i in (1, 2):
+        Image.fromarray(np.full((48, 64, 3), i, np.uint8)).save(source / f"images/{i:05}.png", compress_level=0)
+        Image.fromarray(np.full((48, 64), 7, np.uint8)).save(source / f"labels/{i:05}.png", compress_level=0)
+    whole = (source / "labels/00002.png").read_bytes()
+    (source / "labels/00002.png").write_bytes(whole[:50])
+
+    def given():
+        if not packed:
+            return source
+        with zipfile.ZipFile(tmp_path / "gta5.zip", "w") as z:
+            for p in sorted(source.rglob("*.png")):
+                z.write(p, p.relative_to(source))
+        return tmp_path / "gta5.zip"
+
+    code, _ = prepare(given(), recipe=gta5.RECIPE)
+    assert code != 0
+    (source / "labels/00002.png").write_bytes(whole)
+    before = (source / "labels/00001.png").stat().st_size
+    Image.fromarray(np.full((48, 64), 26, np.uint8)).save(source / "labels/00001.png", compress_level=0)
+    assert (source / "labels/00001.png").stat().st_size == before
+    code, said = prepare(given(), recipe=gta5.RECIPE, partial=True)
+    assert code == 0, f"{code} {said}"
+    assert np.array(Image.open(tmp_path / "data/GTA5/labels/00001.png")).max() == 26
+
+
+def test_few_images_and_val(prepare, tmp_path):
+    code, said = prepare(*dataset(tmp_path, READ["ids"], n=5))
+    assert code == 0 and "no val split: a tenth of 5 is none" in said
+    code, said = prepare(*dataset(tmp_path, READ["ids"], n=5), name="two", val=2)
+    assert code == 0 and "train 3, val 2" in said
+    code, _ = prepare(*dataset(tmp_path, READ["ids"], n=5), name="all", val=5)
+    assert "--val: expected a part in 0..1, or a number of images below 5, found 5" in str(code)
+
+
+def test_frames_in_their_order(prepare, tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for i in (1, 2, 10):
+        Image.fromarray(scene(i)[0]).save(folder / f"frame{i}.png")
+    assert [p.stem for p in list_images(folder)[0]] == ["frame1", "frame2", "frame10"]
+    assert prepare(folder, val=1)[0] == 0
+    assert [p.stem for p in (prepare.folder / "images/val").iterdir()] == ["frame10"]
+
+
+TABLES = {
+    "semicolons": TABLE.replace(",", ";").encode(),
+    "capitals": TABLE.replace("id,name", "ID,Name").encode(),
+    "blanks": TABLE.replace(",", ", ").encode(),
+    "empty lines": (TABLE.replace("\n1", "\n\n1") + ",,,,\n").encode(),
+    "windows": TABLE.replace("\n", "\r\n").encode("utf-8-sig"),
+    "one more column": "\n".join(line + ",x" for line in TABLE.splitlines()).encode(),
+    "code page": TABLE.replace("road", "Stra\xdfe").encode("cp1252"),
+    "utf-16": TABLE.encode("utf-16"),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables(kind, prepare, tmp_path):
+    images, labels, table = dataset(tmp_path, READ["ids"])
+    table.write_bytes(TABLES[kind])
+    code, said = prepare(images, labels, table)
+    assert code == 0, f"{code} {said}"
+    right(prepare.folder)
+    assert (prepare.folder / "ids.csv").read_text().splitlines()[0] == "id,name,red,green,blue"
+    assert ("read as Windows' code page 1252" in said) == (kind == "code page")
+
+
+def test_more_classes_than_fit(prepare, tmp_path):
+    images, labels, table = dataset(tmp_path, READ["ids"])
+    table.write_text("id,name,red,green,blue\n" + "".join(f"{i},c{i},0,0,0\n" for i in range(300)))
+    assert "ids.csv: expected 1 to 254 classes, found 300" in str(prepare(images, labels, table)[0])
