@@ -566,3 +566,44 @@ def test_a_dead_link_says_where_the_file_belongs(tmp_path, server, url):
         FileNotFoundError, match=f"issue tracker.*{tmp_path / 'w-0123abcd.pth'}; its SHA-256 begins with 0123abcd"
     ):
         fetch(url.format(at=server.at), tmp_path, progress=False)
+
+
+PREFIXES = ("_orig_mod.", "model.", "net.", "model.encoder.", "backbone.", "module._orig_mod.", "encoder.module.")
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("wrap", [None, "model", "ema", "state_dict"])
+def test_prefixes_and_wrappers(tmp_path, prefix, wrap):
+    own = get_model("resnet18", weights=None).state_dict()
+    state = {prefix + k: v for k, v in own.items()}
+    torch.save({wrap: state, "epoch": 7, "optimizer": {"state": {0: {}}}} if wrap else state, tmp_path / "a.pth")
+    found = diagnose(tmp_path / "a.pth")
+    assert found.kind == "torchvision_resnet" and all(torch.equal(found.tensors[k], own[k]) for k in found.tensors)
+    assert len(found.tensors) == len(own) - 2
+
+
+def test_several_networks_in_one_file(tmp_path):
+    first, second = (get_model("resnet18", weights=None).state_dict() for _ in range(2))
+    torch.save(dict(model=first, teacher=second), tmp_path / "two.pth")
+    with pytest.raises(ValueError, match=r"several networks \(model, teacher\): say which, such as .*two.pth#teacher"):
+        diagnose(tmp_path / "two.pth")
+    key = "layer1.0.conv1.weight"
+    for part, state in (("model", first), ("teacher", second)):
+        assert torch.equal(diagnose(f"{tmp_path}/two.pth#{part}").tensors[key], state[key])
+    with pytest.raises(ValueError, match="no network called 'ema', but model, teacher"):
+        diagnose(f"{tmp_path}/two.pth#ema")
+    with pytest.raises(FileNotFoundError, match="none.pth"):
+        diagnose(f"{tmp_path}/none.pth#ema")
+
+
+def test_kind_by_content_not_by_ending(tmp_path):
+    state = get_model("resnet18", weights=None).state_dict()
+    for name in ("a.SAFETENSORS", "b.pth", "c.bin"):
+        save_file(state, tmp_path / name)
+    for name in ("d.safetensors", "e.tar", "f.ckpt"):
+        torch.save(state, tmp_path / name)
+    for path in tmp_path.iterdir():
+        assert diagnose(path).kind == "torchvision_resnet", path.name
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "program.pth"))
+    with pytest.raises(ValueError, match="is a TorchScript program.*state dict"):
+        diagnose(tmp_path / "program.pth")

@@ -30,7 +30,7 @@ from ..datasets.splits import Item, Split, fingerprint, image_names, load_label
 from ..evaluation.figures import blend, comparison, error_map
 from ..evaluation.predict import Predictor, evaluate
 from ..evaluation.windows import parse_window
-from ..networks.weights import RELEASED
+from ..networks.weights import RELEASED, split_part
 from ..runs.config import Size, checked
 from ..runs.folder import Run, environment
 from ..streets.samples import dataset_root
@@ -74,9 +74,10 @@ class EvaluateJob(BaseModel):
         "Where the results lie."
         if self.out:
             return resolve(self.out)
-        at = resolve(self.weights)
+        at, part = split_part(resolve(self.weights))
         run = at if at.is_dir() else at.parent
         network = f"{run.parent.name}-{run.name}" if (run / "config.json").is_file() else at.stem
+        network += f"-{part}" if part else ""
         scales, window = "x" + self.scales.replace(",", "+"), f"window-{self.window}"
         how = (self.size, self.flip and "flip", self.scales != "1" and scales, self.window and window)
         domain = "+".join(
@@ -93,7 +94,7 @@ def evaluate_job(**values) -> EvaluateJob:  # fields of `EvaluateJob`; None mean
         raise ValueError(
             "weights: expected a run folder or a weight file, found none; adaptseg train or adaptseg demo makes runs"
         )
-    at = resolve(given["weights"])
+    at, _ = split_part(resolve(given["weights"]))
     elsewhere = given["weights"] in RELEASED or "://" in str(given["weights"])
     if not (elsewhere or at.exists()):
         raise FileNotFoundError(
