@@ -4,15 +4,20 @@ import os
 import shutil
 import unicodedata
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from adaptseg.base.images import list_images
+from adaptseg.base.images import IMAGES, LABELS, list_images
+from adaptseg.datasets.archives import ARCHIVES
 from adaptseg.datasets.domains import load_split
+from adaptseg.reports.video import VIDEOS
 from data_prep import custom, gta5
 from data_prep.prepare import run
+
+ROOT = Path(__file__).parents[1]
 
 NAMES, COLOURS = ("", "road", "car"), ((0, 0, 0), (128, 64, 128), (0, 0, 142))
 TABLE = "id,name,red,green,blue\n0,,0,0,0\n1,road,128,64,128\n2,car,0,0,142\n"
@@ -337,3 +342,11 @@ def test_more_classes_than_fit(prepare, tmp_path):
     images, labels, table = dataset(tmp_path, READ["ids"])
     table.write_text("id,name,red,green,blue\n" + "".join(f"{i},c{i},0,0,0\n" for i in range(300)))
     assert "ids.csv: expected 1 to 254 classes, found 300" in str(prepare(images, labels, table)[0])
+
+
+@pytest.mark.parametrize(
+    "what, endings", [("images", IMAGES), ("label maps", LABELS), ("films", VIDEOS), ("archives", ARCHIVES)]
+)
+def test_the_page_has_the_lists_of_the_code(what, endings):
+    page = (ROOT / "nbs" / "howto" / "files.md").read_text(encoding="utf8")
+    assert f"| {what} | {' '.join(f'`{e}`' for e in endings)} |" in page
