@@ -89,7 +89,8 @@ def learner(kind, folder):
         net = DeepLabV2(BasicBlock, (1, 1, 1, 1), CLASSES, width=8, **values).double()
     cfg = make_config("tiny", accumulate=accumulate, steps=100)
     if gan is None:  # a teacher that is sure of some pixels, as a network of five classes at its start can be
-        cfg = make_config("tiny", method="selftrain", accumulate=accumulate, steps=100, tau=0.21, sure_per="batch")
+        values = dict(tau=0.21, sure_per="batch", strong=0)  # colours are changed in 32 bits
+        cfg = make_config("tiny", method="selftrain", accumulate=accumulate, steps=100, **values)
         adapt = SelfTrain.create(cfg, net, Batches("target_like_source", accumulate))
     else:
         adapt = AdversarialAdaptation(
