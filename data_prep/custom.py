@@ -159,15 +159,13 @@ def pairs(args, images: dict) -> tuple[dict, dict, str]:  # images, labels by im
     taken = {os.path.abspath(p) for p in labels.values()}
     images = {k: p for k, p in images.items() if os.path.abspath(p) not in taken}  # of one folder for both
     labels = {k: p for k, p in labels.items() if k in images}
+    pictures = set(map(os.path.abspath, images.values()))
     alone = [k for k in images if k not in labels]
-    orphans = [
-        k
-        for k, p in source.files.items()
-        if os.path.abspath(p) not in taken | set(map(os.path.abspath, images.values()))
-    ]
-    if alone and source.lossy:
+    orphans = [k for k, p in source.files.items() if os.path.abspath(p) not in taken | pictures]
+    lossy = [p for p in source.lossy if os.path.abspath(p) not in pictures]
+    if alone and lossy:
         raise ValueError(
-            f"{len(source.lossy)} masks are lossy images, {source.lossy[0].name} among them: JPEG and its like change "
+            f"{len(lossy)} masks are lossy images, {lossy[0].name} among them: JPEG and its like change "
             f"colours and ids, so these are no label maps. Export them as PNG"
         )
     if (alone or orphans) and not (args.partial or args.dry_run):

@@ -2,10 +2,13 @@
 
 import os
 import shutil
+import struct
 import unicodedata
 import zipfile
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,7 +16,8 @@ from PIL import Image
 from adaptseg.base.images import IMAGES, LABELS, list_images
 from adaptseg.datasets.archives import ARCHIVES
 from adaptseg.datasets.domains import load_split
-from adaptseg.reports.video import VIDEOS
+from adaptseg.reports.video import VIDEOS, Frames, read_frames, write_video
+from adaptseg.training.trainer import train
 from data_prep import custom, gta5
 from data_prep.prepare import run
 
@@ -350,3 +354,43 @@ def test_more_classes_than_fit(prepare, tmp_path):
 def test_the_page_has_the_lists_of_the_code(what, endings):
     page = (ROOT / "nbs" / "howto" / "files.md").read_text(encoding="utf8")
     assert f"| {what} | {' '.join(f'`{e}`' for e in endings)} |" in page
+
+
+@pytest.mark.parametrize(
+    "matrix, turns",
+    [((0, 1, 0, -1, 0, 0, 48, 0), -1), ((-1, 0, 0, 0, -1, 0, 64, 48), 2), ((0, -1, 0, 1, 0, 0, 0, 64), 1)],
+)
+def test_films_of_a_phone_are_upright(matrix, turns, tmp_path):
+    "The display matrix of an mp4 says how the phone was held."
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:24], picture[:, :16] = 255, (200, 0, 0)
+    write_video(tmp_path / "a.mp4", [picture] * 4, 4)
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    at = data.index(b"tkhd") + 44
+    data[at : at + 36] = struct.pack(">9i", *(v << 16 for v in matrix), 1 << 30)
+    (tmp_path / "a.mp4").write_bytes(data)
+    frames = [frame for _, frame in read_frames(tmp_path / "a.mp4")]
+    wanted = np.rot90(picture, turns)
+    assert len(frames) == 4 and frames[0].shape == wanted.shape
+    assert np.abs(frames[0].astype(int) - wanted).mean() < 8
+    assert np.array_equal(Frames(tmp_path / "a.mp4")[0], frames[0])
+
+
+def test_films_whose_pixels_are_not_square(tmp_path):
+    with av.open(str(tmp_path / "tv.mp4"), "w") as film:
+        stream = film.add_stream("mpeg4", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(3, 2)
+        for _ in range(3):
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(scene(0)[0], format="rgb24")))
+        film.mux(stream.encode())
+    assert {frame.shape for _, frame in read_frames(tmp_path / "tv.mp4")} == {(48, 96, 3)}
+
+
+def test_two_folders_need_no_data_root(prepare, tmp_path, capfd):
+    for i, name in enumerate(("a", "b")):
+        assert prepare(*dataset(tmp_path / name, READ["ids"], n=4), name=name, val=1)[0] == 0
+    source, target = (f"folder:{prepare.folder.with_name(name)}" for name in ("a", "b"))
+    run = train("tiny", source=source, target=target, method="source_only", out=str(tmp_path / "runs"), choice_images=0)
+    assert "SAMPLE" not in "".join(capfd.readouterr()) and not run.config["sample_domains"]
+    assert any(k.endswith("b/val") for k in run.metrics)

@@ -11,7 +11,8 @@ from adaptseg.runs.config import make_config
 from adaptseg.runs.record import read_results, recorded
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted((ROOT / "nbs" / "results").glob("*.jsonl"))
+# a measurement of many hours grows in NAME.unfinished.jsonl, and is shown when it is whole
+FILES = sorted(f for f in (ROOT / "nbs" / "results").glob("*.jsonl") if not f.name.endswith(".unfinished.jsonl"))
 SEEDS = (0, 1, 2)
 
 

@@ -48,7 +48,8 @@ def read_state(
             f"{path} is a web page, not a weight file: the link answered with a page of errors or consent; "
             f"open it in a browser"
         )
-    if start[8:9] == b"{" or path.suffix.lower() == ".safetensors" and start[:2] != b"PK":
+    described = int.from_bytes(start[:8], "little") < path.stat().st_size and start[8:9] == b"{"
+    if described or path.suffix.lower() == ".safetensors" and start[:2] != b"PK":
         return _read_safetensors(path)
     return choose_network(_read_torch(path), part, str(path)), None
 

@@ -197,10 +197,13 @@ def dataset_root(
     data_root: str | None,  # folder of the datasets; None: the sample domains
     domains: str,  # names joined by +
 ) -> Path:
-    "The folder of the datasets, or None's: that of the sample domains, which are written on the first call."
+    "The folder of the datasets, or None's: that of the sample domains, written when first needed."
     if data_root:
         return resolve(data_root)
-    for name in domains.split("+"):
+    named = [name for name in domains.split("+") if not name.strip().startswith("folder:")]
+    if not named:
+        return Path()
+    for name in named:
         if get_domain(name).name not in SAMPLE_DOMAINS:
             raise ValueError(
                 f"{name} is none of the sample domains ({', '.join(SAMPLE_DOMAINS)}): give the data_root that holds it"

@@ -417,7 +417,7 @@ def describe(cfg: Config) -> str:
         f"{cfg.source} -> {cfg.target}: {cfg.method}, preset {cfg.preset}, seed {cfg.seed}, "
         f"{cfg.steps} steps of {cfg.backbone}, into {run_path(cfg)}"
     )
-    if cfg.data_root:
+    if cfg.data_root or all(name.startswith("folder:") for name in f"{cfg.source}+{cfg.target}".split("+")):
         return what
     return (
         "SAMPLE DOMAINS: no data_root was given, so source and target are synthetic street scenes made "
