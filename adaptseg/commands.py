@@ -243,6 +243,9 @@ def video_command(args: argparse.Namespace) -> None:
         f"{args.out}: {len(table)} frames, {table['second'].iloc[-1]:.1f} s; counts in "
         f"{Path(args.out).with_suffix('.csv')}, chart in {Path(args.out).with_suffix('.png')}"
     )
+    if faults := table.attrs["faults"]:
+        first = next(iter(faults))
+        raise ValueError(f"{len(faults)} frames are not as the others, {first} first: {faults[first]}. The film is made")
 
 
 def export_command(args: argparse.Namespace) -> None:

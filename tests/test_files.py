@@ -10,12 +10,16 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from adaptseg.base.images import IMAGES, LABELS, list_images
+from adaptseg.cli import main
 from adaptseg.datasets.archives import ARCHIVES
 from adaptseg.datasets.domains import load_split
+from adaptseg.datasets.labels import CITYSCAPES19
+from adaptseg.evaluation.predict import Predictor
 from adaptseg.reports.video import VIDEOS, Frames, read_frames, write_video
 from adaptseg.training.trainer import train
 from data_prep import custom, gta5
@@ -394,3 +398,29 @@ def test_two_folders_need_no_data_root(prepare, tmp_path, capfd):
     run = train("tiny", source=source, target=target, method="source_only", out=str(tmp_path / "runs"), choice_images=0)
     assert "SAMPLE" not in "".join(capfd.readouterr()) and not run.config["sample_domains"]
     assert any(k.endswith("b/val") for k in run.metrics)
+
+
+def test_one_broken_frame_and_one_of_another_size(tmp_path, capsys, monkeypatch):
+    "They are named, the film is made, and the status tells."
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for i in range(5):
+        Image.fromarray(scene(i)[0]).save(frames / f"frame{i}.png")
+    (frames / "frame1.png").write_bytes((frames / "frame1.png").read_bytes()[:300])
+    Image.fromarray(scene(3, 48, 64)[0]).save(frames / "frame3.png")
+
+    class Sure:
+        "Says that everything is a car."
+
+        classes = CITYSCAPES19
+
+        def __call__(self, image):
+            return np.full(image.shape[:2], 13, np.uint8)
+
+    monkeypatch.setattr(Predictor, "load", classmethod(lambda *args, **kw: Sure()))
+    with pytest.raises(SystemExit) as e:
+        main(["video", str(frames), str(tmp_path / "out.mp4"), "--weights", "none"])
+    assert "2 frames are not as the others, frame1.png first" in str(e.value)
+    assert len(list(read_frames(tmp_path / "out.mp4"))) == 4
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert table["second"].tolist() == [0, 2, 3, 4]

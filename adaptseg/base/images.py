@@ -54,7 +54,7 @@ def _foreign(path) -> str:
     "What a file is that is no damaged image, and what to do; nothing where it may be one."
     with opened(path) as f:
         head = f.read(512)
-    if head[4:8] == b"ftyp" and head[8:12] in HEIF:
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF and pillow_heif is None:
         return "HEIC needs the package pillow-heif: pip install pillow-heif, or save the photograph as JPEG."
     if not head:
         return "the file is empty. Fetch it again."

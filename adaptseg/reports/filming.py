@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 from tqdm import tqdm
 
 from ..base.files import atomic_write
@@ -28,6 +29,7 @@ def film_frames(
     source: Path,  # a video, or a folder of images
     # of a video: frames a second taken, None: all; of a folder: frames a second that it holds, None: 1
     rate: float | None = None,
+    faults: dict[str, str] | None = None,  # takes the frames of a folder that cannot be read, and why; None: an error
 ) -> Iterator[tuple[float, np.ndarray]]:  # seconds, (H, W, 3) uint8 RGB
     "The frames of a video or of a folder, in order."
     if not Path(source).is_dir():
@@ -37,7 +39,12 @@ def film_frames(
     if not files:
         raise FileNotFoundError(f"{source} holds no images ({', '.join(IMAGES)})")
     for i, path in enumerate(files):
-        yield i / (rate or 1), np.asarray(read_image(path))
+        try:
+            yield i / (rate or 1), np.asarray(read_image(path))
+        except ValueError as e:
+            if faults is None:
+                raise
+            faults[path.name] = str(e)
 
 # %% ../../nbs/api/reports/06_filming.ipynb #8ee42e18
 SPECK = 1 / 5000  # of a picture's pixels: smaller regions are not counted
@@ -102,15 +109,21 @@ def film(
     # called with each row; what it raises ends the film, and nothing is kept
     told: Callable[[dict], None] = lambda row: None,
 ) -> pd.DataFrame:  # a row a frame: frame, second, objects and percent of the picture of each selected class
-    "Segment every frame, and write the film with its table and chart."
-    out, rows = Path(out), []
+    "Segment every frame, and write the film with its table and chart; `attrs['faults']` says what was left out."
+    out, rows, faults, first = Path(out), [], {}, None
     if not predictor.classes.group("selected"):
         raise ValueError(f"{predictor.classes.name} has no selected objects: give the class set a group 'selected'")
 
     def painted():
+        nonlocal first
+        frames = film_frames(source, rate, faults)
         for i, (second, frame) in enumerate(
-            tqdm(film_frames(source, rate), total=film_length(source, rate), disable=None, unit="frame")
+            tqdm(frames, total=film_length(source, rate), disable=None, unit="frame")
         ):
+            first = first or frame.shape[:2]
+            if frame.shape[:2] != first:
+                faults[f"second {second:.2f}"] = "of {1}x{0}, the film of {3}x{2}: resized".format(*frame.shape[:2], *first)
+                frame = np.asarray(Image.fromarray(frame).resize(first[::-1], Image.BICUBIC))
             pred = predictor(frame)
             rows.append({"frame": i, "second": round(second, 3), **count_objects(pred, predictor.classes)})
             told(rows[-1])
@@ -118,6 +131,7 @@ def film(
 
     write_video(out, painted(), film_rate(source, rate))
     table = pd.DataFrame(rows)
+    table.attrs["faults"] = faults
     with atomic_write(out.with_suffix(".csv")) as part:
         table.round(3).to_csv(part, index=False)
     save_figure(objects_chart(table, predictor.classes), out.with_suffix(".png"))
