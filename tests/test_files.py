@@ -400,6 +400,25 @@ def test_two_folders_need_no_data_root(prepare, tmp_path, capfd):
     assert any(k.endswith("b/val") for k in run.metrics)
 
 
+class Sure:
+    "Says that everything is a car."
+
+    classes = CITYSCAPES19
+
+    def __call__(self, image):
+        return np.full(image.shape[:2], 13, np.uint8)
+
+
+def test_films_keep_their_times(tmp_path, monkeypatch):
+    "A phone takes frames when it can."
+    monkeypatch.setattr(Predictor, "load", classmethod(lambda *args, **kw: Sure()))
+    times = [0, 0.1, 0.3, 2.67, 2.7, 4]
+    write_video(tmp_path / "phone.mp4", [(t, scene(i)[0]) for i, t in enumerate(times)])
+    main(["video", str(tmp_path / "phone.mp4"), str(tmp_path / "out.mp4"), "--weights", "none"])
+    assert np.allclose([t for t, _ in read_frames(tmp_path / "out.mp4")], times, atol=1e-3)
+    assert np.allclose(pd.read_csv(tmp_path / "out.csv")["second"], times, atol=1e-3)
+
+
 def test_one_broken_frame_and_one_of_another_size(tmp_path, capsys, monkeypatch):
     "They are named, the film is made, and the status tells."
     frames = tmp_path / "frames"
@@ -408,14 +427,6 @@ def test_one_broken_frame_and_one_of_another_size(tmp_path, capsys, monkeypatch)
         Image.fromarray(scene(i)[0]).save(frames / f"frame{i}.png")
     (frames / "frame1.png").write_bytes((frames / "frame1.png").read_bytes()[:300])
     Image.fromarray(scene(3, 48, 64)[0]).save(frames / "frame3.png")
-
-    class Sure:
-        "Says that everything is a car."
-
-        classes = CITYSCAPES19
-
-        def __call__(self, image):
-            return np.full(image.shape[:2], 13, np.uint8)
 
     monkeypatch.setattr(Predictor, "load", classmethod(lambda *args, **kw: Sure()))
     with pytest.raises(SystemExit) as e:

@@ -137,7 +137,7 @@ def open(
         raise ValueError(
             f"{path.with_suffix('.csv')}: expected a row a frame with its second, as adaptseg video writes them"
         )
-    frames = Frames(path)
+    frames = Frames(path, table["second"].tolist())
     if self.frames:
         self.frames.close()
     self.name, self.table, self.frames, self.index = name, table, frames, 0

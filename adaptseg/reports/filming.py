@@ -127,7 +127,7 @@ def film(
             pred = predictor(frame)
             rows.append({"frame": i, "second": round(second, 3), **count_objects(pred, predictor.classes)})
             told(rows[-1])
-            yield paint_selected(frame, pred, predictor.classes, alpha)
+            yield second, paint_selected(frame, pred, predictor.classes, alpha)
 
     write_video(out, painted(), film_rate(source, rate))
     table = pd.DataFrame(rows)
