@@ -245,7 +245,9 @@ def video_command(args: argparse.Namespace) -> None:
     )
     if faults := table.attrs["faults"]:
         first = next(iter(faults))
-        raise ValueError(f"{len(faults)} frames are not as the others, {first} first: {faults[first]}. The film is made")
+        raise ValueError(
+            f"{len(faults)} frames are not as the others, {first} first: {faults[first]}. The film is made"
+        )
 
 
 def export_command(args: argparse.Namespace) -> None:

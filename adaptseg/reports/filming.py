@@ -116,14 +116,13 @@ def film(
 
     def painted():
         nonlocal first
-        frames = film_frames(source, rate, faults)
-        for i, (second, frame) in enumerate(
-            tqdm(frames, total=film_length(source, rate), disable=None, unit="frame")
-        ):
+        frames = tqdm(film_frames(source, rate, faults), total=film_length(source, rate), disable=None, unit="frame")
+        for i, (second, frame) in enumerate(frames):
             first = first or frame.shape[:2]
             if frame.shape[:2] != first:
-                faults[f"second {second:.2f}"] = "of {1}x{0}, the film of {3}x{2}: resized".format(*frame.shape[:2], *first)
-                frame = np.asarray(Image.fromarray(frame).resize(first[::-1], Image.BICUBIC))
+                (h, w), (film_h, film_w) = frame.shape[:2], first
+                faults[f"second {second:.2f}"] = f"of {w}x{h}, the film of {film_w}x{film_h}: resized"
+                frame = np.asarray(Image.fromarray(frame).resize((film_w, film_h), Image.BICUBIC))
             pred = predictor(frame)
             rows.append({"frame": i, "second": round(second, 3), **count_objects(pred, predictor.classes)})
             told(rows[-1])
@@ -137,7 +136,7 @@ def film(
     save_figure(objects_chart(table, predictor.classes), out.with_suffix(".png"))
     return table
 
-
+# %% ../../nbs/api/reports/06_filming.ipynb #2ee2fa40
 def film_rate(source: Path, rate: float | None) -> float:
     "Frames a second of what is written: that which is taken, or the video's own."
     if rate or Path(source).is_dir():

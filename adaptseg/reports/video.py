@@ -12,6 +12,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from fastcore.basics import patch
 from PIL import Image
 
 from ..base.files import atomic_write
@@ -119,7 +120,7 @@ def write_video(
             video.mux(stream.encode())
     return n
 
-
+# %% ../../nbs/api/reports/05_video.ipynb #3eb1e52d
 def _stream(video, frame, rate, timed):
     "H.264, or MPEG-4 where this build of FFmpeg has no encoder for it; a key frame in 30, so that a player can jump."
     stream = video.add_stream(
@@ -167,14 +168,18 @@ class Frames:
         self.left = None
         raise IndexError(f"{self.path} has no frame {index}")
 
-    def _seek(self, second):
-        "To the key frame at or before a time."
-        self.video.seek(self.start + int(second / self.stream.time_base), stream=self.stream)
-        self.left = self.video.decode(self.stream)
+# %% ../../nbs/api/reports/05_video.ipynb #062dade1
+@patch
+def _seek(self: Frames, second):
+    "To the key frame at or before a time."
+    self.video.seek(self.start + int(second / self.stream.time_base), stream=self.stream)
+    self.left = self.video.decode(self.stream)
 
-    def close(self) -> None:
-        "Let go of the file."
-        self.video.close()
+
+@patch
+def close(self: Frames) -> None:
+    "Let go of the file."
+    self.video.close()
 
 # %% ../../nbs/api/reports/05_video.ipynb #d96e5ac2
 def change(
