@@ -82,7 +82,7 @@ def wait_for(what, process, seconds=150):
 
 
 def test_a_killed_worker_loses_only_its_run(data, tmp_path):
-    out, grid = tmp_path / "runs", dict(seed="0,1,2", method="source_only,adaptseg_multi", steps=20)
+    out, grid = tmp_path / "runs", dict(seed="0,1,2", method="source_only,adaptseg_multi", steps=60)
     process = sweep(data, out, "--workers", "2", **grid)
     broken = wait_for(lambda: next(out.glob("*/*/checkpoint.pt"), None), process).parent
     assert not (broken / "metrics.json").exists()
@@ -96,7 +96,7 @@ def test_a_killed_worker_loses_only_its_run(data, tmp_path):
     assert [run for _, verb, run in log(out) if verb == "resumed"] == [name]
     table = pd.read_csv(out / "sweep.csv").set_index("run")
     assert (
-        (table["step"] == "20/20").all()
+        (table["step"] == "60/60").all()
         and table["state"].drop(name).eq("made").all()
         and table["state"][name] == "resumed"
     )

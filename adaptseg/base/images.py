@@ -132,7 +132,7 @@ def images_below(
 
 
 def frames_in(
-    folder: Path,
+    folder: Path,  # of a camera or film
 ) -> list[Path]:  # in natural order
     "The images of a folder itself, not of those below: frames of one camera or film."
     found, _ = list_images(folder)

@@ -32,7 +32,9 @@ class Entry(NamedTuple):
     colour: tuple[int, int, int]  # 0..255 each
 
 
-def table_text(path: Path) -> str:
+def table_text(
+    path: Path,  # an ids.csv
+) -> str:
     "What a table says, in whatever a spreadsheet wrote it."
     data = Path(path).read_bytes()
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -93,7 +95,7 @@ def _entry(where, row, seen) -> Entry:
 
 
 def write_table(
-    entries: list[Entry],
+    entries: list[Entry],  # a line each
     path: Path,  # an ids.csv
 ) -> None:
     "A table in UTF-8, with commas."
@@ -109,13 +111,15 @@ def as_code(
     return (r << 16) + (g << 8) + b
 
 
-def as_colour(code: int) -> tuple[int, int, int]:
+def as_colour(
+    code: int,  # of `as_code`
+) -> tuple[int, int, int]:
     "The colour of a number."
     return code >> 16, code >> 8 & 255, code & 255
 
 
 def colour_codes(
-    entries: list[Entry],
+    entries: list[Entry],  # of the table
 ) -> tuple[dict[int, int], set[int]]:  # code -> id, the first of several; codes that stand for several classes
     "What colours mean."
     ids, names = {}, {}

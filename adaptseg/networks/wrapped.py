@@ -17,7 +17,7 @@ BESIDE = ("teacher", "ema", "model_ema", "ema_model", "ema_state_dict", "teacher
 
 def networks_in(
     found: object,  # what torch.load gave
-) -> dict[str, dict[str, Tensor]]:  # name -> state dict; "" for tensors that lie in nothing
+) -> dict[str, dict[str, Tensor]]:  # name -> state dict of tensors (...); "" for those that lie in nothing
     "The networks in a file."
     if not isinstance(found, dict):
         return {}
@@ -43,7 +43,7 @@ def choose_network(
     found: object,  # what torch.load gave
     part: str | None,  # which of several; None: the only one
     path: str,  # for messages
-) -> dict[str, Tensor]:
+) -> dict[str, Tensor]:  # (...) by name
     "The state dict of a file, or of a part of it; a ValueError lists what there is."
     networks = networks_in(found)
     if not networks:
@@ -65,7 +65,7 @@ ENCODERS = ("backbone", "encoder", "image_encoder")  # of a network whose other 
 
 def unwrapped(
     state: dict[str, Tensor],  # (...)
-) -> dict[str, Tensor]:
+) -> dict[str, Tensor]:  # (...) by name
     "A state dict without the prefixes that all of its names share."
     state = {re.sub(r"(^|\.)(module|_orig_mod)\.", r"\1", k): v for k, v in state.items()}
     while len(firsts := {k.partition(".")[0] for k in state}) == 1 and firsts <= {*PREFIXES, *ENCODERS}:
@@ -75,7 +75,7 @@ def unwrapped(
 
 def encoder_alone(
     state: dict[str, Tensor],  # (...) without shared prefixes
-) -> tuple[dict[str, Tensor], dict[str, str]]:  # the encoder's, without its prefix; name -> why it is not used
+) -> tuple[dict[str, Tensor], dict[str, str]]:  # (...) of the encoder, without prefix; name -> why it is not used
     "What is of an encoder, where a state dict says which part is one."
     for name in ENCODERS:
         own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}

@@ -65,7 +65,7 @@ def redrawn(
 def image_draws(
     n: int,  # images
     seed: int = 0,
-    draws: int = DRAWS,
+    draws: int = DRAWS,  # rows
 ) -> np.ndarray:  # (draws, n) int64, each row sums up to n
     "How often each image is in each draw, with replacement."
     return np.random.default_rng((seed, 0)).multinomial(n, np.full(n, 1 / n), draws)

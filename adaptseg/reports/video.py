@@ -54,7 +54,7 @@ def read_frames(
 
 # %% ../../nbs/api/reports/05_video.ipynb #446c95dc
 def picture_of(
-    frame: av.VideoFrame,
+    frame: av.VideoFrame,  # as it was decoded
     shape: Fraction | None = None,  # width of a pixel by its height; None: square
 ) -> np.ndarray:  # (H, W, 3) uint8 RGB
     "A frame as it is meant to be seen: upright, as a phone notes how it was held, and of square pixels."
