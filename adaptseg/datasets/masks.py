@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..base.images import BROKEN, damaged, opened
-from .labels import hint, read_label
+from .labels import _few, _is_colour16, hint, read_label
 
 # %% ../../nbs/api/datasets/11_masks.ipynb #7ad544df
 COLUMNS = ["id", "name", "red", "green", "blue"]
@@ -136,13 +136,15 @@ def read_mask(
 ) -> tuple[np.ndarray, str]:  # (H, W) integers: ids of the table; what had to be decided, or nothing
     "A mask as ids of its table; a ValueError where it cannot be one, or could be two."
     try:
+        with opened(path) as f:
+            deep = _is_colour16(f)  # of whose colours the first one is the id
         with opened(path) as f, Image.open(f) as image:
             mode, palette = image.mode, image.getpalette("RGB") if image.mode == "P" else None
             image = image.convert("RGB") if mode == "PA" else image
             painted = np.array(image) if image.mode in ("RGB", "RGBA") else None
     except BROKEN as e:
         raise damaged(path, e) from e
-    if painted is not None and painted.dtype == np.uint8 and not _sixteen(path):
+    if painted is not None and not deep:
         return _unpainted(path, painted, entries), ""
     ids, note = read_label(path), ""
     if palette:
@@ -152,37 +154,36 @@ def read_mask(
         raise ValueError(f"{path}: the ids {_few(strange)} are not in the table.{hint(strange, known)}")
     return ids, note
 
-
-def _sixteen(path) -> bool:
-    "16 bits a channel, whose first one is read as ids?"
-    with opened(path) as f:
-        head = f.read(26)
-    return head[:8] == b"\x89PNG\r\n\x1a\n" and head[24:25] == b"\x10"
-
-
-def _few(values) -> str:
-    return ", ".join(map(str, values[:5])) + (" ..." if len(values) > 5 else "")
-
 # %% ../../nbs/api/datasets/11_masks.ipynb #c449c304
+def _both_readings(ids, palette, entries):
+    "The table by id, the colour that each used number has, the entry of that colour, and where the two differ."
+    table, (codes, _) = {e.id: e for e in entries}, colour_codes(entries)
+    seen = {i: int(as_code(palette[i])) for i in np.unique(ids).tolist() if i < len(palette)}
+    means = {i: table[codes[code]] for i, code in seen.items() if code in codes}
+    return table, seen, means, [i for i in means if i not in table or means[i].name != table[i].name]
+
+
+def _called(entry: Entry | None) -> str:
+    "What an entry is called in words."
+    return repr(entry.name or "ignored") if entry else "nothing"
+
+
 def _by_palette(path, ids, palette, entries) -> tuple[np.ndarray, str]:
     "Ids of a palette mask: its numbers, or, where they are only places in the palette, its colours looked up."
-    table, (codes, _) = {e.id: e for e in entries}, colour_codes(entries)
-    used = [i for i in np.unique(ids).tolist() if i < len(palette)]
-    seen = {i: int(as_code(palette[i])) for i in used}
-    means = {i: table.get(codes[code]) for i, code in seen.items() if code in codes}
-    other = [i for i in means if i not in table or means[i].name != table[i].name]
+    table, seen, means, other = _both_readings(ids, palette, entries)
+    used = list(seen)
     if not other:
         return ids, ""
     if len(means) == len(used):
         lut = np.zeros(max(used) + 1, np.int64)
         lut[used] = [means[i].id for i in used]
         return lut[ids], "the palette is in another order than the table: colours decide"
-    i, call = other[0], lambda entry: "nothing" if entry is None else repr(entry.name or "ignored")
+    i = other[0]
     unknown = next(k for k in used if k not in means)
     raise ValueError(
-        f"{path}: palette and table contradict each other. By number, {i} is {call(table.get(i))}; by colour "
-        f"{as_colour(seen[i])} it is {call(means[i])}. Colours cannot decide, {as_colour(seen[unknown])} is not in the "
-        f"table. Save the mask with plain ids (grey), or give the table the colours of the palette"
+        f"{path}: palette and table contradict each other. By number, {i} is {_called(table.get(i))}; by colour "
+        f"{as_colour(seen[i])} it is {_called(means[i])}. Colours cannot decide, {as_colour(seen[unknown])} is not in "
+        f"the table. Save the mask with plain ids (grey), or give the table the colours of the palette"
     )
 
 # %% ../../nbs/api/datasets/11_masks.ipynb #63f13c60
@@ -237,14 +238,13 @@ def contradicts(
             ids, palette = np.array(image), np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
     except BROKEN:
         return ""  # whoever reads it says so
-    table, (codes, _) = {e.id: e for e in entries}, colour_codes(entries)
-    for i in np.unique(ids).tolist():
-        by_colour = table.get(codes.get(int(as_code(palette[i])))) if i < len(palette) else None
-        if by_colour and (i not in table or by_colour.name != table[i].name):
-            call = lambda entry: repr(entry.name or "ignored") if entry else "nothing"
-            return (
-                f"palette and table contradict each other: by number, {i} is {call(table.get(i))}, by its colour "
-                f"{tuple(palette[i].tolist())} it is {call(by_colour)}. python -m data_prep.custom brings such masks "
-                f"in by their colours"
-            )
-    return ""
+    table, _, means, other = _both_readings(ids, palette, entries)
+    if not other:
+        return ""
+    i = other[0]
+    return (
+        f"palette and table contradict each other: by number, {i} is {_called(table.get(i))}, by its colour "
+        f"{tuple(palette[i].tolist())} it is {_called(means[i])}. python -m data_prep.custom brings such masks in by "
+        f"their colours"
+    )
+
