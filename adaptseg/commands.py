@@ -246,7 +246,7 @@ def video_command(args: argparse.Namespace) -> None:
     if faults := table.attrs["faults"]:
         first = next(iter(faults))
         raise ValueError(
-            f"{len(faults)} frames are not as the others, {first} first: {faults[first]}. The film is made"
+            f"{args.source} has {len(faults)} faults, {first} first: {faults[first]}. The film is made of what there is"
         )
 
 

@@ -431,7 +431,7 @@ def test_one_broken_frame_and_one_of_another_size(tmp_path, capsys, monkeypatch)
     monkeypatch.setattr(Predictor, "load", classmethod(lambda *args, **kw: Sure()))
     with pytest.raises(SystemExit) as e:
         main(["video", str(frames), str(tmp_path / "out.mp4"), "--weights", "none"])
-    assert "2 frames are not as the others, frame1.png first" in str(e.value)
+    assert "has 2 faults, frame1.png first" in str(e.value)
     assert len(list(read_frames(tmp_path / "out.mp4"))) == 4
     table = pd.read_csv(tmp_path / "out.csv")
     assert table["second"].tolist() == [0, 2, 3, 4]

@@ -49,7 +49,9 @@ def wait_for(path, seconds=120):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("method", ["adaptseg_multi", "selftrain", "adaptseg_multi+selftrain"])
+@pytest.mark.parametrize(
+    "method", ["adaptseg_multi", pytest.param("selftrain", marks=pytest.mark.slow), "adaptseg_multi+selftrain"]
+)
 def test_killed_run_resumes_exactly(method, tmp_path):
     data = write_samples(
         tmp_path / "samples", size=(64, 128), n_gta5=(6, 2), n_cityscapes=(4, 2), n_iitk=(1, 1), workers=1

@@ -21,6 +21,7 @@ from adaptseg.datasets.annotators import read_truths
 from adaptseg.unsupervised.kanezaki import Kanezaki, seeded_networks
 from adaptseg.base.images import rgb_image
 from adaptseg.streets.render import render
+from inside import adaptseg
 
 ROOT = Path(__file__).parents[1]
 BSDS = ROOT.parent / "shared" / "data" / "BSDS500"
@@ -236,16 +237,6 @@ def test_notebook(folder):
     assert metrics["images"] == 2 and 0 < metrics["all"] <= 1
 
 
-def command(*argv):
-    return subprocess.run(
-        [sys.executable, "-c", "from adaptseg.cli import main; main()", *argv],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-    )
-
-
 def test_command_and_going_on(folder):
     argv = [
         "segment",
@@ -262,16 +253,16 @@ def test_command_and_going_on(folder):
         "iterations",
         "8",
     ]
-    done = command(*argv)
+    done = adaptseg(*argv)
     assert done.returncode == 0, done.stderr
     result = folder / "out" / "photos-continuity-s0"
     assert (result / "segment.ipynb").is_file()
     before = (result / "labels" / "p1.png").read_bytes()
     (result / "labels" / "p1.png").unlink()
-    assert "2 images, 1 of them done before" in command(*argv).stdout
+    assert "2 images, 1 of them done before" in adaptseg(*argv).stdout
     assert (result / "labels" / "p1.png").read_bytes() == before
     notebook = (result / "segment.ipynb").read_bytes()
-    other = command(*argv, "-p", "mu", "3")
+    other = adaptseg(*argv, "-p", "mu", "3")
     assert (
         other.returncode == 1
         and "was made with another mu" in other.stderr
@@ -289,43 +280,51 @@ def test_command_and_going_on(folder):
     ],
 )
 def test_mistakes(values, words):
-    done = command("segment", "-p", *values)
+    done = adaptseg("segment", "-p", *values)
     assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
 
 
-def test_benchmark_notebook(tmp_path):
-    small = dict(
-        n=1,
-        iterations=2,
-        repeats=1,
-        steps=1,
-        backbone="resnet18",
-        source_size="160x96",
-        target_size="128x64",
-        backbones="efficientnet_lite0",
-        methods="adabn selftrain,lambda_mask=1",
-        imports=1,
-        loader=2,
-        pairs=8,
-        explored=40,
-    )
+SMALL_BENCHMARK = dict(
+    n=0,
+    repeats=1,
+    steps=1,
+    backbone="resnet18",
+    source_size="160x96",
+    target_size="128x64",
+    methods="adabn",
+    imports=0,
+    loader=0,
+)
+ROWS = ("kit, fp32", "share of peak", "convolution, backward", "times its memory")
+WHOLE = dict(
+    n=1,
+    iterations=2,
+    backbones="efficientnet_lite0",
+    methods="adabn selftrain,lambda_mask=1",
+    imports=1,
+    loader=2,
+    pairs=8,
+    explored=40,
+)
+MORE_ROWS = (
+    "SAMPLE STREETS",
+    "direct, superpixel",
+    "vote by one count",
+    "training, images/s",
+    "selftrain,lambda_mask=1",
+    "adaptseg.core",
+)
+
+
+@pytest.mark.parametrize("more, rows", [({}, ROWS), pytest.param(WHOLE, ROWS + MORE_ROWS, marks=pytest.mark.slow)])
+def test_benchmark_notebook(more, rows, tmp_path):
+    small = SMALL_BENCHMARK | more
     main(["benchmark", "--out", str(tmp_path / "out"), *(s for k, v in small.items() for s in ("-p", k, str(v)))])
     cells = json.loads((tmp_path / "out" / "benchmark.ipynb").read_text())["cells"]
     shown = "".join(
         "".join(o.get("data", {}).get("text/plain", o.get("text", ""))) for c in cells for o in c.get("outputs", [])
     )
-    for row in (
-        "SAMPLE STREETS",
-        "direct, superpixel",
-        "vote by one count",
-        "kit, fp32",
-        "share of peak",
-        "convolution, backward",
-        "training, images/s",
-        "selftrain,lambda_mask=1",
-        "times its memory",
-        "adaptseg.core",
-    ):
+    for row in rows:
         assert row in shown
 
 
@@ -370,10 +369,10 @@ def test_a_broken_photograph_is_named_and_the_others_are_segmented(folder, tmp_p
     (photos / "b.png").write_text("<html>")
     options = ["--out", str(tmp_path / "out"), "--channels", "8", "--iterations", "3"]
     for _ in range(2):
-        done = command("segment", "--images", str(photos), *options)
+        done = adaptseg("segment", "--images", str(photos), *options)
         assert done.returncode == 1 and "1 images could not be read, b first" in done.stderr, done.stderr
         assert "b.png: this is text, not an image" in done.stderr
         labels = tmp_path / "out/mine-continuity-s0/labels"
         assert sorted(p.stem for p in labels.iterdir()) == ["a", "c", "d"]
     (photos / "b.png").unlink()
-    assert command("segment", "--images", str(photos), *options).returncode == 0
+    assert adaptseg("segment", "--images", str(photos), *options).returncode == 0

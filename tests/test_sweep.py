@@ -14,6 +14,7 @@ import pytest
 
 from adaptseg.base.claims import holder
 from adaptseg.streets.samples import write_samples
+import inside
 
 ROOT = Path(__file__).parents[1]
 
@@ -107,6 +108,7 @@ def test_a_killed_worker_loses_only_its_run(data, tmp_path):
     assert log(out) == before and time.time() - begin < 60
 
 
+@pytest.mark.slow
 def test_one_worker_that_is_killed_again_and_again(data, tmp_path):
     "It comes back every time; there is no other to take over."
     out, killed = tmp_path / "runs", set()
@@ -186,5 +188,5 @@ def test_leaderboard(data, tmp_path):
     assert leaderboard(table, data, out).returncode == 0
     assert not (out / "gta52cityscapes").exists() and (out / "results.jsonl").read_text() == lines
     table.write_text(common + row("gta5", "no_such_method"))
-    wrong = leaderboard(table, data, out)
+    wrong = inside.adaptseg("leaderboard", "--table", table, "--data_root", data, "--out", out)
     assert wrong.returncode == 1 and "row 1" in wrong.stderr and "no_such_method" in wrong.stderr

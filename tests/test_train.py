@@ -16,6 +16,7 @@ from adaptseg.training.trainer import train
 from adaptseg.methods.registry import METHODS
 from adaptseg.runs.config import Config
 from adaptseg.streets.samples import write_samples
+import inside
 
 ROOT = Path(__file__).parents[1]
 TINY = dict(steps=4, batch_size=2, source_size="128x64", target_size="128x64", precision="fp32", device="cpu")
@@ -123,7 +124,7 @@ def test_command_keeps_the_notebook_and_does_not_overwrite(data, tmp_path):
     ],
 )
 def test_mistakes_stop_at_the_door(wrong, words, data, tmp_path):
-    done = adaptseg(
+    done = inside.adaptseg(
         "train", *flags(**{"preset": "sample", **TINY, "data_root": data, "out": tmp_path / "runs", **wrong})
     )
     assert done.returncode == 1 and words in done.stderr, done.stderr[-3000:]

@@ -15,7 +15,7 @@ import numpy as np
 from fastcore.basics import patch
 from PIL import Image
 
-from ..base.images import BROKEN, damaged, opened
+from ..base.images import BROKEN, checked, damaged
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #2fb1cbd5
 IGNORE = 255  # the train id of a pixel that no loss and no score counts
@@ -331,7 +331,7 @@ def read_label(
 ) -> np.ndarray:  # (H, W) uint8, uint16 or int32 raw ids
     "Read the raw ids of a label map: grey, with or without alpha, by palette, or of 1 bit."
     try:
-        with opened(path) as f:
+        with checked(path) as f:
             if _is_colour16(f):
                 return _first_channel16(f)
             with Image.open(f) as image:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..base.images import BROKEN, damaged, opened
+from ..base.images import BROKEN, checked, damaged, opened
 from .labels import _few, _is_colour16, hint, read_label
 
 # %% ../../nbs/api/datasets/11_masks.ipynb #7ad544df
@@ -136,12 +136,12 @@ def read_mask(
 ) -> tuple[np.ndarray, str]:  # (H, W) integers: ids of the table; what had to be decided, or nothing
     "A mask as ids of its table; a ValueError where it cannot be one, or could be two."
     try:
-        with opened(path) as f:
+        with checked(path) as f:
             deep = _is_colour16(f)  # of whose colours the first one is the id
-        with opened(path) as f, Image.open(f) as image:
-            mode, palette = image.mode, image.getpalette("RGB") if image.mode == "P" else None
-            image = image.convert("RGB") if mode == "PA" else image
-            painted = np.array(image) if image.mode in ("RGB", "RGBA") else None
+            with Image.open(f) as image:
+                mode, palette = image.mode, image.getpalette("RGB") if image.mode == "P" else None
+                image = image.convert("RGB") if mode == "PA" else image
+                painted = np.array(image) if image.mode in ("RGB", "RGBA") else None
     except BROKEN as e:
         raise damaged(path, e) from e
     if painted is not None and not deep:

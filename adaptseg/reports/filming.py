@@ -29,11 +29,11 @@ def film_frames(
     source: Path,  # a video, or a folder of images
     # of a video: frames a second taken, None: all; of a folder: frames a second that it holds, None: 1
     rate: float | None = None,
-    faults: dict[str, str] | None = None,  # takes the frames of a folder that cannot be read, and why; None: an error
+    faults: dict[str, str] | None = None,  # takes the frames that cannot be read, and why; None: an error
 ) -> Iterator[tuple[float, np.ndarray]]:  # seconds, (H, W, 3) uint8 RGB
     "The frames of a video or of a folder, in order."
     if not Path(source).is_dir():
-        yield from read_frames(source, rate)
+        yield from read_frames(source, rate, faults)
         return
     files = frames_in(Path(source))
     if not files:
@@ -141,7 +141,7 @@ def film_rate(source: Path, rate: float | None) -> float:
     "Frames a second of what is written: that which is taken, or the video's own."
     if rate or Path(source).is_dir():
         return rate or 1
-    seconds = [second for second, _ in zip((s for s, _ in read_frames(source)), range(30))]
+    seconds = [second for second, _ in zip((s for s, _ in read_frames(source, faults={})), range(30))]
     return (len(seconds) - 1) / seconds[-1] if len(seconds) > 1 and seconds[-1] else 25
 
 # %% ../../nbs/api/reports/06_filming.ipynb #4b524d37

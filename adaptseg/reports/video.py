@@ -29,6 +29,7 @@ def is_video(path: Path) -> bool:
 def read_frames(
     path: Path,  # any video that FFmpeg decodes
     rate: float | None = None,  # frames a second; None: all
+    faults: dict[str, str] | None = None,  # takes the times of what cannot be decoded, and why; None: an error
 ) -> Iterator[tuple[float, np.ndarray]]:  # seconds since the first frame, (H, W, 3) uint8 RGB
     "The frames of a video, one at a time."
     if rate is not None and not rate > 0:
@@ -42,11 +43,13 @@ def read_frames(
                 raise ValueError(f"{path} holds no pictures")
             video.streams.video[0].thread_type = "AUTO"
             shape = video.streams.video[0].sample_aspect_ratio
-            for second, frame in _timed(video):
+            for second, frame in _timed(video, faults):
                 if rate is not None and second + 1e-6 < n / rate:
                     continue
                 n = n + 1 if rate is None else int((second + 1e-6) * rate) + 1
                 yield second, picture_of(frame, shape)
+            if not n and faults:
+                raise ValueError(f"{path}: none of its frames can be decoded. Fetch it again.")
     except av.error.FFmpegError as e:
         raise ValueError(
             f"{path}: cannot be decoded after {n} frames ({e.strerror}). Fetch it again, or cut off what is damaged."
@@ -64,14 +67,37 @@ def picture_of(
         image = np.asarray(Image.fromarray(image).resize(size, Image.BICUBIC))
     return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
 
-
-def _timed(video):
-    "Decoded frames and their times, from 0."
-    rate, first = float(video.streams.video[0].average_rate or 25), None
-    for i, frame in enumerate(video.decode(video=0)):
+# %% ../../nbs/api/reports/05_video.ipynb #6cab5981
+def _timed(video, faults):
+    "Decoded frames and their times, from 0, which grow."
+    rate, first, last = float(video.streams.video[0].average_rate or 25), None, None
+    for i, frame in enumerate(_decoded(video, faults)):
         second = i / rate if frame.time is None else float(frame.time)
         first = second if first is None else first
-        yield second - first, frame
+        last = second - first if last is None or second - first > last else last + 1 / rate
+        if frame.is_corrupt and faults is not None:
+            faults[f"second {last:.2f}"] = "damaged, taken as FFmpeg mended it"
+        yield last, frame
+    told = _told(video)
+    if faults is not None and last is not None and told > last + 2 / rate + (len(video.streams) > 1):
+        faults[f"second {last:.2f}"] = f"the last one, though the file says that it is {told:.2f} s long"
+
+
+def _decoded(video, faults):
+    "Frames, whatever lies between them."
+    for packet in video.demux(video=0):
+        try:
+            yield from packet.decode()
+        except av.error.FFmpegError as e:
+            if faults is None:
+                raise
+            faults[f"second {float((packet.pts or 0) * packet.time_base):.2f}"] = f"cannot be decoded ({e.strerror})"
+
+# %% ../../nbs/api/reports/05_video.ipynb #af5ece1e
+def _told(video) -> float:
+    "Seconds that a file says it has; 0 where it does not."
+    stream = video.streams.video[0]
+    return float(stream.duration * stream.time_base) if stream.duration else (video.duration or 0) / av.time_base
 
 
 def duration(path: Path) -> tuple[float | None, float]:  # seconds, None where the file does not say; frames a second

@@ -19,6 +19,7 @@ from ..base.files import atomic_write
 from ..evaluation.label_free import RULES
 from ..methods.registry import Method
 from ..networks.optimisers import all_optimisers, train_step
+from ..networks.weights import read_torch
 from ..runs.config import Config
 
 # %% ../../nbs/api/training/01_history.ipynb #a31d0dd7
@@ -163,7 +164,7 @@ class Checkpoint(Callback):
 
     def restore(self) -> dict:  # what was saved
         "Put network, discriminators and optimisers back where the checkpoint was taken."
-        state = torch.load(self.file, map_location="cpu", weights_only=True)  # load_state_dict copies to the device
+        state = read_torch(self.file)  # to the CPU: load_state_dict copies to the device
         for m, s in zip(self._modules(), state["modules"], strict=True):
             m.load_state_dict(s)
         for o, s in zip(all_optimisers(self.learn), state["optimisers"], strict=True):
