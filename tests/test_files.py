@@ -1,6 +1,7 @@
 """Files as people have them: each is read rightly or refused with words that help, whatever the door."""
 
 import os
+import re
 import shutil
 import struct
 import unicodedata
@@ -12,16 +13,21 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
-from adaptseg.base.images import IMAGES, LABELS, list_images
+from adaptseg.base.images import IMAGES, LABELS, list_images, rgb_image
 from adaptseg.cli import main
 from adaptseg.datasets.archives import ARCHIVES
+from adaptseg.dashboards.looks import small_image
 from adaptseg.datasets.domains import load_split
 from adaptseg.datasets.labels import CITYSCAPES19
+from adaptseg.datasets.loading import read_pair
 from adaptseg.evaluation.predict import Predictor
+from adaptseg.networks.backbones import build_network
+from adaptseg.reports.filming import film_frames
 from adaptseg.reports.video import VIDEOS, Frames, read_frames, write_video
 from adaptseg.training.trainer import train
+from adaptseg.unsupervised.folder import find_images, segment_job
 from data_prep import custom, gta5
 from data_prep.prepare import run
 
@@ -435,3 +441,74 @@ def test_one_broken_frame_and_one_of_another_size(tmp_path, capsys, monkeypatch)
     assert len(list(read_frames(tmp_path / "out.mp4"))) == 4
     table = pd.read_csv(tmp_path / "out.csv")
     assert table["second"].tolist() == [0, 2, 3, 4]
+
+
+def test_a_stream_that_grows(tmp_path, monkeypatch):
+    "A camera that was switched to more pixels: the film keeps the size that it began with, and the times are named."
+    monkeypatch.setattr(Predictor, "load", classmethod(lambda *args, **kw: Sure()))
+    for name, (w, h) in (("a", (64, 48)), ("b", (96, 64))):
+        with av.open(str(tmp_path / f"{name}.ts"), "w", format="mpegts") as film:
+            stream = film.add_stream("mpeg2video", rate=10)
+            stream.width, stream.height, stream.pix_fmt = w, h, "yuv420p"
+            for i in range(6):
+                film.mux(stream.encode(av.VideoFrame.from_ndarray(scene(i, w, h)[0], format="rgb24")))
+            film.mux(stream.encode())
+    (tmp_path / "camera.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    with pytest.raises(SystemExit) as e:
+        main(["video", str(tmp_path / "camera.ts"), str(tmp_path / "out.mp4"), "--weights", "none"])
+    assert re.search(r"faults, second 0\.[56]0 first: of 96x64, the film of 64x48: resized", str(e.value))
+    assert {frame.shape for _, frame in read_frames(tmp_path / "out.mp4")} == {(48, 64, 3)}
+
+
+def stills(folder):
+    "One picture in every form that a still may have, and what all doors should see."
+    rgb, deep = scene(0)[0], np.linspace(0, 65535, 48 * 64).reshape(48, 64)
+    clear = Image.fromarray(np.dstack([rgb, np.full((48, 64), 128, np.uint8)]))
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    given = {
+        "a.bmp": rgb,
+        "b.webp": Image.fromarray(rgb),
+        "c.avif": Image.fromarray(rgb),
+        "d.png": deep.astype(np.uint16),
+        "e.tiff": (deep / 65535).astype(np.float32),
+        "f.png": clear,
+        "g.png": Image.fromarray(rgb).convert("P"),
+        "h.png": rgb[..., 0] > 128,
+        "i.jpg": Image.fromarray(np.rot90(rgb)),
+        "j.jpg": Image.fromarray(rgb).convert("CMYK"),
+    }
+    for name, image in given.items():
+        image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        image.save(folder / name, **(dict(exif=turned) if name == "i.jpg" else {}))
+    return {name: rgb_image(folder / name) for name in given}
+
+
+def test_stills_are_the_same_at_every_door(tmp_path, prepare, monkeypatch):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    wanted = stills(photos)
+    assert all(x.shape == (48, 64, 3) for x in wanted.values())
+    assert np.abs(wanted["a.bmp"].astype(int) - wanted["i.jpg"]).mean() < 8, "turned upright"
+    grey = wanted["d.png"].astype(int)
+    assert np.array_equal(grey[..., 0], np.round(np.linspace(0, 65535, 48 * 64).reshape(48, 64).astype(int) / 257))
+    assert np.abs(grey - wanted["e.tiff"]).max() <= 1
+    assert np.abs(wanted["f.png"].astype(int) - (255 + wanted["a.bmp"].astype(int)) / 2).max() <= 2, "on white"
+
+    assert prepare(photos, val="0")[0] == 0
+    split = load_split(f"folder:{prepare.folder}", "train", labels=False, classes="cityscapes19")
+    items = {item.image.name: item for item in split.items}
+    predictor = Predictor(build_network("resnet18", 19, width=8), CITYSCAPES19, (48, 64), "imagenet")
+    doors = {
+        "segment": {f.name: rgb_image(f) for f in find_images(segment_job(images=str(photos)))[0].values()},
+        "film": dict(zip(sorted(wanted), (x for _, x in film_frames(photos, 1)))),
+        "training": {name: read_pair(item, None)[0].permute(1, 2, 0) for name, item in items.items()},
+    }
+    for name, image in wanted.items():
+        for door, seen in doors.items():
+            assert np.array_equal(seen[name], image), (door, name)
+        browser = small_image(items[name])  # as JPEG
+        assert browser.shape == image.shape and np.abs(browser.mean((0, 1)) - image.mean((0, 1))).max() < 3, name
+        assert np.array_equal(predictor(photos / name), predictor(image)), name
+        with Image.open(photos / name) as opened:
+            assert np.array_equal(predictor(opened), predictor(image)), name

@@ -29,7 +29,7 @@ from adaptseg.datasets.labels import (
 )
 from .masks import COLUMNS, read_table
 from .splits import MANIFEST, Split, check_split, pair_items, place, read_manifest
-from ..base.images import IMAGES, LABELS, natural, normal
+from ..base.images import IMAGES, LABELS, list_images, natural, normal
 
 # %% ../../nbs/api/datasets/02_domains.ipynb #f32a3ceb
 @dataclass(frozen=True)
@@ -215,7 +215,13 @@ def read_ids(
 # %% ../../nbs/api/datasets/02_domains.ipynb #ed72a8a6
 def _find_folder(files: Files, split: str, labels: bool):
     "images/{split} and labels/{split}."
-    return files.under(f"images/{split}"), files.under(f"labels/{split}", ends=LABELS) if labels else None
+    images, place = files.under(f"images/{split}"), files.folder / "images" / split
+    if not images and (deeper := list_images(place)[0]):
+        raise FileNotFoundError(
+            f"its {len(deeper)} images lie in folders below, such as {deeper[0].relative_to(place)}: "
+            f"python -m data_prep.custom {files.folder / 'images'} lays them flat."
+        )
+    return images, files.under(f"labels/{split}", ends=LABELS) if labels else None
 
 
 def _folder_domain(name: str) -> Domain:

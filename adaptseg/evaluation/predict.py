@@ -20,7 +20,7 @@ from ..base.devices import pick_device, pick_precision
 from ..base.distributed import all_gather, rank, world
 from ..base.files import atomic_write
 from ..datasets.labels import CITYSCAPES_IDS, CLASS_SETS, ClassSet
-from ..base.images import image_size, read_image
+from ..base.images import image_size, rgb_image
 from ..datasets.loading import eval_loader, normalise
 from ..datasets.splits import Packed, Split, image_names
 from .metrics import confusion_matrix, mean_iou, protocol_miou, scores
@@ -173,11 +173,8 @@ def evidence(
 # %% ../../nbs/api/evaluation/03_predict.ipynb #db73e001
 @patch
 def _input(self: Predictor, image) -> tuple[Tensor, tuple[int, int]]:
-    if isinstance(image, (str, Path, Packed)):
-        image = read_image(image)
-    if not isinstance(image, Image.Image):
-        image = Image.fromarray(np.asarray(image))
-    image = image.convert("RGB")
+    known = isinstance(image, (str, Path, Packed, Image.Image))
+    image = Image.fromarray(rgb_image(image if known else np.asarray(image)))
     x = torch.from_numpy(np.array(image.resize(self.size[::-1], Image.BICUBIC))).permute(2, 0, 1)
     return normalise(x, self.mode)[None], image.size[::-1]
 
@@ -185,7 +182,7 @@ def _input(self: Predictor, image) -> tuple[Tensor, tuple[int, int]]:
 @patch
 def __call__(
     self: Predictor,
-    image,  # path, Pillow image, or uint8 array (H, W, 3) RGB or (H, W) grey
+    image,  # as `rgb_image` takes it: a path, a Pillow image, or an array (H, W) or (H, W, 1..4)
 ) -> np.ndarray:  # (H, W) uint8 train ids
     x, size = self._input(image)
     return predict_labels(self.evidence(x), size)[0].to(torch.uint8).cpu().numpy()

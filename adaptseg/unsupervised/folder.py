@@ -9,6 +9,7 @@ __all__ = ['segment_job', 'FREE', 'FAILED', 'SegmentJob', 'find_images', 'segmen
 # %% ../../nbs/api/unsupervised/05_folder.ipynb #f1e2e4d6
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -102,12 +103,15 @@ def _domain(job, given):
 
 
 def _by_name(folder):
-    "The images below a folder, by their path in it."
+    "The images below a folder, by their path in it; with their endings where these alone tell them apart."
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
-    found = {}
-    for p in images_below(folder):
+    files, found = images_below(folder), {}
+    twins = Counter(p.with_suffix("") for p in files)
+    for p in files:
         name = "_".join(p.relative_to(folder).with_suffix("").parts)
+        if twins[p.with_suffix("")] > 1:
+            name += p.suffix.replace(".", "_")
         if name in found:
             raise ValueError(f"images: {p} and {found[name]} would both be called {name}; rename one of them")
         found[name] = p
