@@ -35,7 +35,7 @@ from test_labels import png16
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 SIZE = (48, 64)
-DATASETS = ("gta5", "cityscapes", "iitk", "synthia", "camvid", "bsds500", "custom")
+DATASETS = ("gta5", "cityscapes", "iitk", "synthia", "acdc", "dark_zurich", "camvid", "bsds500", "custom")
 
 
 def picture(seed, end="png", size=SIZE):
@@ -278,6 +278,41 @@ def test_synthia(tmp_path):
     assert set(np.unique(read_label(tmp_path / "data/SYNTHIA/GT/LABELS/0000000.png"))) == {3, 8, 10}
     assert (tmp_path / "data/SYNTHIA/RGB/0000000.png").stat().st_nlink == 2
     two_steps("synthia", "synthia", tmp_path / "data", tmp_path)
+
+
+def test_acdc(tmp_path):
+    images, labels = {"License.pdf": b"terms"}, {"gt/README.txt": b""}
+    for weather in ("fog", "night", "rain", "snow"):
+        for split in ("train", "val", "test"):
+            name = f"{weather}/{split}/GOPR0475/GOPR0475_frame_000041"
+            images[f"rgb_anon/{name}_rgb_anon.png"] = picture(len(images))
+            images[f"rgb_anon/{name.replace(split, split + '_ref')}_rgb_ref_anon.png"] = picture(0)
+            for kind, values in dict(labelIds=(7, 26), labelTrainIds=(0, 13), labelColor=(1,), invIds=(7,)).items():
+                labels[f"gt/{name}_gt_{kind}.png"] = ids(values) if split != "test" else b""
+    labels = {k: v for k, v in labels.items() if v}
+    given = make_zip(tmp_path / "rgb_anon_trainvaltest.zip", images), make_zip(tmp_path / "gt_trainval.zip", labels)
+    refused("All images are in rgb_anon_trainvaltest.zip", "acdc", *given, "--out", tmp_path / "data")
+    assert prepare("acdc", *given, "--out", tmp_path / "data", "--partial") == 0
+    found = files(tmp_path / "data/ACDC")
+    assert len(found) == 12 + 8 + 1 and not any("ref" in n or "TrainIds" in n for n in found)
+    assert [len(load_split("acdc_snow", s, tmp_path / "data")) for s in ("train", "val", "test")] == [1, 1, 1]
+    assert load_split("acdc", "val", tmp_path / "data").labelled
+
+
+def test_dark_zurich(tmp_path):
+    parts = {}
+    for split, hour in (("train", "night"), ("train", "day"), ("val", "night"), ("test", "night")):
+        name = f"{split}/{hour}/GOPR0356/GOPR0356_frame_000321"
+        parts.setdefault(split, {})[f"rgb_anon/{name}_rgb_anon.png"] = picture(len(parts))
+        if split == "val":
+            parts[split] |= {
+                f"gt/{name}_gt_labelTrainIds.png": ids((0, 13, 255)),
+                f"gt/{name}_gt_labelIds.png": ids((7,)),
+            }
+    given = [make_zip(tmp_path / f"Dark_Zurich_{split}_anon.zip", part) for split, part in parts.items()]
+    assert prepare("dark_zurich", *given, "--out", tmp_path / "data", "--partial") == 0
+    assert len(files(tmp_path / "data/DarkZurich")) == 3 + 1 + 1
+    assert [len(load_split("dark_zurich", s, tmp_path / "data")) for s in ("train", "val", "test")] == [1, 1, 1]
 
 
 def test_camvid_of_segnet(tmp_path):

@@ -386,6 +386,8 @@ RUN = [  # a command, the test that runs it, and what in that test does
     (r"python -m data_prep.(gta5|custom) .*--check .*", DATA, "test_check_finds_what_went_wrong_later", "--check"),
     (r"python -m data_prep.gta5 .*zip --out data", DATA, "test_gta5", 'prepare("gta5"'),
     (r"python -m data_prep.cityscapes .*zip --out data", DATA, "test_cityscapes", 'prepare("cityscapes"'),
+    (r"python -m data_prep.acdc .*", DATA, "test_acdc", 'prepare("acdc"'),
+    (r"python -m data_prep.dark_zurich .*", DATA, "test_dark_zurich", 'prepare("dark_zurich"'),
     (r"python -m data_prep.synthia .*", DATA, "test_synthia", 'prepare("synthia"'),
     (r"python -m data_prep.camvid .*zip --out data", DATA, "test_camvid_of_segnet", 'prepare("camvid"'),
     (r"python -m data_prep.camvid .*tgz --out data", DATA, "test_camvid_of_fastai", 'prepare("camvid"'),

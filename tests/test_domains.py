@@ -64,6 +64,27 @@ def make_iitk(root, sample=False):
                     label(root / f"IITK/sampleLabels/{split}/camera{camera}/{i:05}.png")
 
 
+def make_acdc(root):
+    for weather, n in dict(fog=1, night=2, rain=1, snow=3).items():
+        for split in ("train", "val", "test"):
+            for i in range(n):
+                film = f"{weather}/{split}/GOPR0{len(weather)}"
+                image(root / f"ACDC/rgb_anon/{film}/GOPR0_frame_{i:06}_rgb_anon.png", seed=i)
+                image(root / f"ACDC/rgb_anon/{film.replace(split, f'{split}_ref')}/GOPR0_frame_{i:06}_rgb_ref_anon.png")
+                for kind in ("labelIds", "labelTrainIds", "labelColor") if split != "test" else ():
+                    label(root / f"ACDC/gt/{film}/GOPR0_frame_{i:06}_gt_{kind}.png")
+
+
+def make_dark_zurich(root):
+    for split, hour, n in (("train", "night", 3), ("train", "day", 2), ("val", "night", 2), ("test", "night", 1)):
+        for i in range(n):
+            film = f"{split}/{hour}/GOPR0356"
+            image(root / f"DarkZurich/rgb_anon/{film}/GOPR0356_frame_{i:06}_rgb_anon.png", seed=i)
+            if split == "val":
+                label(root / f"DarkZurich/gt/{film}/GOPR0356_frame_{i:06}_gt_labelTrainIds.png", (0, 18, 255))
+                label(root / f"DarkZurich/gt/{film}/GOPR0356_frame_{i:06}_gt_labelColor.png")
+
+
 def make_camvid(root, ending="png"):
     for split, names in dict(
         train=[f"0001TP_{i:03}" for i in range(5)] + ["0006R0_1", "0016E5_1"],
@@ -93,7 +114,7 @@ def fails(error, message, *args, **kwargs):
 @pytest.fixture
 def root(tmp_path):
     "Every domain in small."
-    for make in (make_gta5, make_synthia, make_cityscapes, make_iitk, make_camvid):
+    for make in (make_gta5, make_synthia, make_cityscapes, make_iitk, make_camvid, make_acdc, make_dark_zurich):
         make(tmp_path)
     return tmp_path
 
@@ -108,6 +129,15 @@ def root(tmp_path):
         ("cityscapes", "test", 2, CITYSCAPES19, False),
         ("iitk", "train", 15, CITYSCAPES19, False),
         ("iitk", "val", 10, CITYSCAPES19, False),
+        ("acdc", "train", 7, CITYSCAPES19, True),
+        ("acdc", "test", 7, CITYSCAPES19, False),
+        ("acdc_fog", "val", 1, CITYSCAPES19, True),
+        ("acdc_night", "val", 2, CITYSCAPES19, True),
+        ("acdc_rain", "train", 1, CITYSCAPES19, True),
+        ("acdc_snow", "train", 3, CITYSCAPES19, True),
+        ("dark_zurich", "train", 3, CITYSCAPES19, False),
+        ("dark_zurich", "val", 2, CITYSCAPES19, True),
+        ("dark_zurich", "test", 1, CITYSCAPES19, False),
         ("camvid", "train", 7, CAMVID11, True),
         ("camvid", "val", 1, CAMVID11, True),
         ("camvid", "test", 3, CAMVID11, True),
@@ -130,7 +160,14 @@ def test_every_domain(root, domain, split, size, classes, labelled):
 
 
 def test_every_registered_domain_is_tested_above():
-    assert set(domain_names()) == {"gta5", "synthia", "cityscapes", "iitk", "camvid", "camvid_day", "camvid_dusk"}
+    weather = {f"acdc_{w}" for w in ("fog", "night", "rain", "snow")}
+    camvid = {"camvid", "camvid_day", "camvid_dusk"}
+    assert set(domain_names()) == {"gta5", "synthia", "cityscapes", "iitk", "acdc", "dark_zurich"} | weather | camvid
+
+
+def test_dark_zurich_has_train_ids(root):
+    split = load_split("dark_zurich", "val", root)
+    assert set(np.unique(load_label(split.items[0], split.classes))) == {0, 18, 255}
 
 
 def test_labels_are_those_of_the_image(root):

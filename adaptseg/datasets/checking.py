@@ -43,10 +43,12 @@ OFFICIAL = {  # images of each split, or of all of them together
     "cityscapes": {"train": 2_975, "val": 500, "test": 1_525},
     "iitk": {"train": 6_224},
     "camvid": {"train": 367, "val": 101, "test": 233},
+    "acdc": {"train": 1_600, "val": 406, "test": 2_000},
+    "dark_zurich": {"train": 2_416, "val": 50, "test": 151},
     "bsds500": {"train": 200, "val": 100, "test": 200},
 }
 
-
+# %% ../../nbs/api/datasets/05_checking.ipynb #3abe88d3
 def _find_bsds(files: Files, split: str, labels: bool):
     "Images with a .mat file of all annotators."
     return files.under(f"images/{split}", ends=(".jpg",)), files.under(

@@ -19,6 +19,7 @@ from fastcore.basics import patch
 from adaptseg.datasets.labels import (
     CAMVID11,
     CAMVID_IDS,
+    CITYSCAPES_TRAIN_IDS,
     CITYSCAPES19,
     CITYSCAPES_IDS,
     SYNTHIA16,
@@ -182,6 +183,20 @@ def _find_iitk(files: Files, split: str, labels: bool):
     maps = f"sampleLabels/{split}"
     return images, files.under(maps, "camera*/*", (".png",)) if labels and files.has(maps) else None
 
+# %% ../../nbs/api/datasets/02_domains.ipynb #5d36aacd
+def _find_acdc(files: Files, split: str, labels: bool, weather: str = "*"):
+    "Fog, night, rain or snow; all of them."
+    films = f"{weather}/{split}/*/*"
+    images = files.under("rgb_anon", films, ("_rgb_anon.png",))
+    return images, files.under("gt", films, ("_gt_labelids.png",)) if labels and split != "test" else None
+
+
+def _find_dark_zurich(files: Files, split: str, labels: bool):
+    "Nights; only those of val have labels, of which train ids are offered."
+    films = f"{split}/night/*/*"
+    images = files.under("rgb_anon", films, ("_rgb_anon.png",))
+    return images, files.under("gt", films, ("_gt_labeltrainids.png",)) if labels and split == "val" else None
+
 # %% ../../nbs/api/datasets/02_domains.ipynb #cc6283d7
 DUSK = "0001TP"  # the names of CamVid's dusk film begin so
 
@@ -255,6 +270,17 @@ DOMAINS = {name: Domain(name, Path(folder), *rest) for name, folder, *rest in ((
     partial(_find_camvid, dusk=False), _ALL3, "camvid"), ("camvid_dusk", *_CAMVID,
     partial(_find_camvid, dusk=True), _ALL3, "camvid"))}
 # fmt: on
+
+# %% ../../nbs/api/datasets/02_domains.ipynb #dba536a9
+_FILMS = "rgb_anon/{}/GOPR0475/NAME_rgb_anon.png, gt/{}/GOPR0475/NAME_gt_label{}.png"
+_WEATHER = ("fog", "night", "rain", "snow")
+_ACDC = (Path("ACDC"), _FILMS.format(*2 * ["fog|night|rain|snow/{split}"], "Ids"), CITYSCAPES_IDS, CITYSCAPES19)
+_NIGHT = (Path("DarkZurich"), _FILMS.format(*2 * ["{split}/night"], "TrainIds"), CITYSCAPES_TRAIN_IDS, CITYSCAPES19)
+DOMAINS["acdc"] = Domain("acdc", *_ACDC, _find_acdc, _ALL3)
+for _name in _WEATHER:
+    _find = partial(_find_acdc, weather=_name)
+    DOMAINS[f"acdc_{_name}"] = Domain(f"acdc_{_name}", *_ACDC, _find, _ALL3, "acdc")
+DOMAINS["dark_zurich"] = Domain("dark_zurich", *_NIGHT, _find_dark_zurich, _ALL3)
 
 # %% ../../nbs/api/datasets/02_domains.ipynb #e7840a63
 def domain_names() -> tuple:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['IGNORE', 'SELECTED', 'CITYSCAPES19', 'SYNTHIA16', 'SYNTHIA13', 'CAMVID11', 'CLASS_SETS', 'UNKNOWN', 'N_RAW',
-           'CITYSCAPES_IDS', 'SYNTHIA_IDS', 'CAMVID_IDS', 'ClassSet', 'take_classes', 'class_set', 'IdTable', 'hint',
-           'read_label']
+           'CITYSCAPES_IDS', 'SYNTHIA_IDS', 'CITYSCAPES_TRAIN_IDS', 'CAMVID_IDS', 'ClassSet', 'take_classes',
+           'class_set', 'IdTable', 'hint', 'read_label']
 
 # %% ../../nbs/api/datasets/00_labels.ipynb #3090697c
 from dataclasses import dataclass, field
@@ -322,6 +322,9 @@ SYNTHIA_IDS = _id_table(
     range(23),
     void=0,
     named=dict(zip((3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11), CITYSCAPES19.names)),
+)
+CITYSCAPES_TRAIN_IDS = _id_table(
+    "cityscapes train ids", [*range(19), 255], void=255, named=dict(enumerate(CITYSCAPES19.names))
 )
 CAMVID_IDS = _id_table("camvid ids", range(12), void=11, named=dict(enumerate(CAMVID11.names)))
 
