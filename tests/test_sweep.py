@@ -9,10 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import distributed
 import pandas as pd
 import pytest
 
 from adaptseg.base.claims import holder
+from adaptseg.cluster.sweep import connect
 from adaptseg.streets.samples import write_samples
 import inside
 
@@ -122,6 +124,21 @@ def test_one_worker_that_is_killed_again_and_again(data, tmp_path):
         os.kill(holder(run)["pid"], signal.SIGKILL)
     assert "resumed" in finished(process) and (run / "metrics.json").is_file()
     assert [verb for _, verb, _ in log(out)] == ["began", "resumed", "resumed"]
+
+
+def test_a_busy_machine_does_not_fail_what_is_done(monkeypatch):
+    "Workers that take too long to end end with this process."
+    close = distributed.SpecCluster.close
+
+    def late(cluster, *args, **kwargs):
+        close(cluster, *args, **kwargs)
+        raise TimeoutError
+
+    monkeypatch.setattr(distributed.SpecCluster, "close", late)
+    with connect(1) as client:
+        assert client.submit(abs, -1).result() == 1
+    with pytest.raises(KeyError), connect(1):
+        raise KeyError("what went wrong inside is still told")
 
 
 def test_two_sweeps_share_the_runs(data, tmp_path):

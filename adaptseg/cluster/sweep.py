@@ -7,6 +7,7 @@ __all__ = ['DIED', 'TRIES', 'sweep_rows', 'sweep_configs', 'run_row', 'worker_en
            'outcome_of', 'stop_on_failed_rows', 'segment_chunk', 'segment_on_workers', 'LiveTable']
 
 # %% ../../nbs/api/cluster/00_sweep.ipynb #5554bbb2
+import asyncio
 import csv
 import logging
 import os
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from datetime import datetime
 from itertools import product
 from pathlib import Path
@@ -191,8 +192,14 @@ def connect(
         i: dict(cls=Nanny, options=dict(here, nthreads=1, memory_limit=0, env=env))
         for i, env in enumerate(worker_environments(n, torch.cuda.device_count()))
     }
-    with SpecCluster(spec, dict(cls=Scheduler, options=here)) as cluster, Client(cluster) as client:
+    cluster = SpecCluster(spec, dict(cls=Scheduler, options=here))
+    client = Client(cluster)
+    try:
         yield client
+    finally:
+        for what in (client, cluster):
+            with suppress(TimeoutError, asyncio.TimeoutError):  # of a busy machine: they end with this process
+                what.close()
 
 # %% ../../nbs/api/cluster/00_sweep.ipynb #520b9b03
 DIED, TRIES = "failed: its workers died one after the other; see logs/ and the memory of the machine", 3
