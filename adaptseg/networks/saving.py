@@ -40,9 +40,10 @@ def write_tensors(
     head: dict,  # what is needed to use them, JSON-serialisable
 ) -> None:
     "Write tensors with a header and a checksum of both, all or nothing."
-    tensors, text = {k: v.contiguous() for k, v in tensors.items()}, json.dumps(head)
+    tensors = {k: v.contiguous() for k, v in tensors.items()}
+    text = json.dumps({**head, "sha256": checksum(tensors, json.dumps(head))})  # one entry: several have no order
     with atomic_write(path) as part:
-        save_file(tensors, part, {"adaptseg": text, "sha256": checksum(tensors, text)})
+        save_file(tensors, part, {"adaptseg": text})
 
 # %% ../../nbs/api/networks/10_saving.ipynb #ce355224
 def checksum(
@@ -64,19 +65,20 @@ def read_safetensors(
     "The tensors of a file, whose checksum holds if it has one; reading runs no code."
     try:
         with safe_open(path, "pt") as f:
-            notes, state = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
+            text, state = (f.metadata() or {}).get("adaptseg"), {k: f.get_tensor(k) for k in f.keys()}
     except Exception as e:
         raise ValueError(f"{path} is no readable safetensors file ({e}); was it copied completely?") from None
-    text, wanted = notes.get("adaptseg"), notes.get("sha256")
-    if text and wanted and checksum(state, text) != wanted:
+    try:
+        head = json.loads(text) if text else None
+    except ValueError as e:
+        raise ValueError(f"{path}: its header is damaged ({e}). Copy it again") from None
+    wanted = head and head.pop("sha256", None)
+    if wanted and checksum(state, json.dumps(head)) != wanted:
         raise ValueError(
             f"{path} is not what was written: its checksum differs. Copy it again; if you changed it on purpose, write "
             f"it with adaptseg.networks.saving.write_tensors"
         )
-    try:
-        return state, json.loads(text) if text else None
-    except ValueError as e:
-        raise ValueError(f"{path}: its header is damaged ({e}). Copy it again") from None
+    return state, head
 
 # %% ../../nbs/api/networks/10_saving.ipynb #d1e30940
 def read_tensors(
