@@ -69,8 +69,8 @@ def read_safetensors(
     except Exception as e:
         raise ValueError(f"{path} is no readable safetensors file ({e}); was it copied completely?") from None
     try:
-        head = json.loads(text) if text else None
-    except ValueError as e:
+        head = dict(json.loads(text)) if text else None
+    except (ValueError, TypeError) as e:
         raise ValueError(f"{path}: its header is damaged ({e}). Copy it again") from None
     wanted = head and head.pop("sha256", None)
     if wanted and checksum(state, json.dumps(head)) != wanted:
