@@ -418,7 +418,9 @@ NOT_RUN = [  # a command, and why no test runs it; its names and values are chec
     (r"python -m adaptseg", "the map names the module; every test that calls a command does it so"),
     (r"source .venv/bin/activate", "changes the shell of whoever types it"),
     (r"adaptseg train --backbone (resnet50|timm:).*", "fetches weights; test_networks trains these families from none"),
-    (r"adaptseg train --preset (camvid|tsai2018) .*", "needs data that may not be passed on, and hours"),
+    (r"adaptseg train --preset (camvid|tsai2018|chen2019) .*", "needs data that may not be passed on, and hours"),
+    (r"adaptseg leaderboard --table nbs/protocols/.*", "needs those data, and GPUs; test_protocols reads the tables"),
+    (r"sbatch .*leaderboard.sh .*", "needs a cluster; test_protocols runs the script with an srun of its own"),
 ]
 TYPED = sorted({(page, command) for page in PAGES for command in commands(page)})
 

@@ -11,6 +11,7 @@ import asyncio
 import csv
 import logging
 import os
+import re
 import socket
 import sys
 import threading
@@ -55,7 +56,16 @@ def sweep_rows(
         if not rows:
             raise ValueError(f"{table}: expected a line of parameter names and a line for each run, found no run")
     axes = [[(k, v.strip()) for v in str(values).split(",")] for k, values in (grid or {}).items()]
-    return [given({**(usual or {}), **row, **dict(point)}) for row in rows for point in product(*axes)]
+    return [_filled(given({**(usual or {}), **row, **dict(point)})) for row in rows for point in product(*axes)]
+
+
+def _filled(row):
+    "A row whose cells name others of its cells as `{column}`."
+    try:
+        return {k: re.sub(r"\{(\w+)\}", lambda found: str(row[found[1]]), str(v)) for k, v in row.items()}
+    except KeyError as e:
+        known = ", ".join(row)
+        raise ValueError(f"{{{e.args[0]}}}: expected the name of a column of the row, one of {known}") from None
 
 # %% ../../nbs/api/cluster/00_sweep.ipynb #bae3c52b
 def sweep_configs(

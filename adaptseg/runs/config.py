@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['BN_SYNC', 'Union', 'FolderName', 'Size', 'Range', 'BackboneName', 'Preprocessing', 'PRESETS', 'REPORT', 'EXPERIMENTS',
-           'RENAMED', 'parse_size', 'parse_range', 'RunValues', 'NetworkValues', 'ImageValues', 'LearningValues',
-           'Config', 'config_class', 'make_config', 'as_parameters', 'checked', 'assigned_literals', 'notebook_config']
+           'TSAI', 'DEEPLAB2', 'HOYER', 'PUBLISHED', 'RENAMED', 'parse_size', 'parse_range', 'RunValues',
+           'NetworkValues', 'ImageValues', 'LearningValues', 'Config', 'config_class', 'make_config', 'as_parameters',
+           'checked', 'assigned_literals', 'notebook_config']
 
 # %% ../../nbs/api/runs/00_config.ipynb #04c2ed69
 import ast
@@ -332,6 +333,35 @@ EXPERIMENTS = {
     ),
 }
 PRESETS |= {name: {**REPORT, **values} for name, values in EXPERIMENTS.items()}
+
+# %% ../../nbs/api/runs/00_config.ipynb #acd5f01a
+TSAI = dict(source_size="1280x720", target_size="1024x512", aspp_branches=4, steps=120_000)  # and the defaults
+DEEPLAB2 = dict(aspp_branches=2, lambda_seg=0.0, batch_size=2, crop="512x512", sure_per="batch")  # conv5 alone
+HOYER = dict(optimiser="adamw", lr=6e-5, weight_decay=0.01, schedule="linear", warmup=1_500, steps=40_000)
+PUBLISHED = {
+    "vu2019": dict(TSAI, method="advent"),  # and minent
+    "chen2019": dict(  # from a source-only network: 80,000 of 200,000 steps of the same values
+        TSAI, method="maxsquare", aspp_branches=2, bn_affine=True, flip=True, steps=29_760, poly_steps=None
+    ),
+    "yang2020": dict(TSAI, method="fda", crop="1024x512", steps=100_000, poly_steps=150_000, lambda_fda=0.005),
+    "tranheden2021": dict(DEEPLAB2, method="selftrain", init="deeplab-resnet101-coco", steps=250_000),
+    "hoyer2022": dict(  # DAFormer's training
+        **DEEPLAB2,
+        **HOYER,
+        poly_steps=None,
+        method="selftrain",
+        preprocessing="imagenet",
+        flip=True,
+        rare_classes=0.01,
+        lambda_fd=0.005,
+        alpha=0.999,
+        strong=0.2,
+        margin_top=0.03,
+        margin_bottom=0.23,
+    ),
+}
+PUBLISHED["hoyer2023"] = dict(PUBLISHED["hoyer2022"], lambda_mask=1.0)  # MIC
+PRESETS |= PUBLISHED
 
 # %% ../../nbs/api/runs/00_config.ipynb #829dd2b6
 def make_config(
