@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -196,7 +197,7 @@ def opened(browser, host, address, then=lambda page: None):
     page.on("request", lambda r: asked.append(r.url))
     page.goto(address, timeout=120_000)
     then(page)
-    page.wait_for_selector(".adaptseg-picture img", timeout=120_000)
+    page.wait_for_selector(".adaptseg-picture img >> visible=true", timeout=120_000)
     yield page
     page.close()
     assert not errors
@@ -397,6 +398,62 @@ def test_video(either, folders):
         )
     )
     assert all((folders / "views" / f"{film}{ending}").stat().st_size for ending in (".mp4", ".csv", ".png"))
+
+
+@pytest.mark.slow
+def test_broken_files_are_said_and_the_rest_is_shown(folders, browser, tmp_path):
+    root = tmp_path / "broken"
+    shutil.copytree(folders / "data", root / "data")
+    shutil.copytree(folders / "runs", root / "runs")
+    images = sorted((root / "data/Cityscapes/leftImg8bit/val").rglob("*.png"))
+    labels = sorted((root / "data/Cityscapes/gtFine/val").rglob("*labelIds.png"))
+    images[0].write_bytes(images[0].read_bytes()[:300])
+    labels[1].write_bytes(labels[1].read_bytes()[:150])
+    Image.new("L", (7, 5)).save(labels[2])
+    weights = root / "runs/gta52cityscapes/adaptseg_multi-s1/weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:3000])
+    (root / "runs/gta52cityscapes/source_only-s0/metrics.json").write_text('{"cityscapes/val": ')
+    for name, text in (("cut-s2", '{"source": '), ("list-s3", "[]")):
+        (root / "runs/gta52cityscapes" / name).mkdir()
+        (root / "runs/gta52cityscapes" / name / "config.json").write_text(text)
+    frames = sorted((root / "data/IITK/leftImg8bit/val/camera1/JPEGImages").glob("*.jpg"))
+    frames[1].write_bytes(frames[1].read_bytes()[:300])
+    process, address = serve(root)
+    try:
+        for page in opened(browser, address, address, lambda page: page.get_by_role("tab", name="Datasets").click()):
+            pages_say_what_is_broken(page)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def pages_say_what_is_broken(page):
+    shown, says = page.locator(".adaptseg-picture:visible"), lambda text: until(lambda: text in page.inner_text("body"))
+    page.get_by_label("domain").locator("visible=true").select_option("cityscapes")
+    page.get_by_label("split").locator("visible=true").select_option("val")
+    says("cannot be decoded, the file is damaged")
+    shot(page, "broken-dataset")
+    page.get_by_role("button", name="next").locator("visible=true").click()
+    says("2 of 4")
+    page.get_by_role("button", name="next").locator("visible=true").click()
+    says("expected the size of its image, 192x96, found 7x5")
+    page.get_by_role("button", name="next").locator("visible=true").click()
+    until(lambda: shown.count() == 2 and shown.nth(1).locator("img").evaluate("i => i.naturalWidth") == 192)
+    page.get_by_role("tab", name="Results").click()
+    says("cannot be decoded, the file is damaged")
+    shot(page, "broken-results")
+    page.keyboard.press("ArrowLeft")  # around, to the last one, which is whole
+    says("weights.safetensors")
+    until(lambda: "computing" not in page.inner_text("body"))
+    shot(page, "broken-weights")
+    page.get_by_role("tab", name="Training").click()
+    says("step")
+    page.get_by_role("tab", name="Video").click()
+    page.get_by_label("camera").select_option("val camera1")
+    page.get_by_label("run", exact=True).locator("visible=true").select_option("gta52cityscapes/source_only-s0")
+    page.get_by_role("button", name="segment", exact=True).click()
+    until(lambda: "1 fault, " in page.inner_text("body"), 120)
+    shot(page, "broken-video")
 
 
 def test_app_serves_only_what_it_is_given(app, page):

@@ -240,16 +240,13 @@ def draw(self: DatasetView):
     b = self.browser
     if not b.split:
         return
-    image, painted, self.truth = b.pictures()
     self.place.value = f"{b.index + 1} of {len(b.names)}"
-    self.views[0].title, self.views[1].title = (
-        b.names[b.index],
-        "label map" if painted is not None else "no label map",
-    )
+    self.views[0].title, self.views[1].title = b.names[b.index], ""
+    self.views[0].picture, self.views[1].picture, self.truth = b"", b"", None  # unless they can be read
+    image, painted, self.truth = b.pictures()
     self.views[0].show(image)
-    if painted is None:
-        self.views[1].picture = b""
-    else:
+    self.views[1].title = "no label map" if painted is None else "label map"
+    if painted is not None:
         self.views[1].show(painted)
 
 # %% ../../nbs/api/dashboards/07_dataset_view.ipynb #7cf7bf77

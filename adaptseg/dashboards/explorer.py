@@ -218,6 +218,8 @@ def worst(self: Explorer) -> None:
     "To the first run's worst image; from there to the second worst, and so on."
     if not self.chosen:
         raise ValueError("choose a run first: images are worst for a network")
+    if not self.split:
+        raise ValueError("open a domain first: there is no image yet")
     ranked = sorted((v, n) for n, v in self.image_scores(self.chosen[0]).items())
     if not ranked:
         raise ValueError(

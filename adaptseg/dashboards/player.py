@@ -59,6 +59,7 @@ class Player:
             None,
         )  # ready, running, stopped or failed
         self.name, self.frames, self.table, self.index = None, None, None, 0
+        self.faults = {}  # frames that the newest film does without, and why
         self.refresh()
 
 # %% ../../nbs/api/dashboards/08_player.ipynb #1a1fbc38
@@ -106,13 +107,13 @@ def _film(self: Player, source, run, rate):
             raise Stopped
 
     try:
-        film(Predictor.load(self.runs[run][0].path), path, self.out / f"{making}.mp4", rate, told=hear)
+        made = film(Predictor.load(self.runs[run][0].path), path, self.out / f"{making}.mp4", rate, told=hear)
     except Stopped:
         self.status = "stopped"
     except (ValueError, OSError, RuntimeError) as e:
         self.status, self.problem = "failed", str(e)
     else:
-        self.status, self.done, self.made = "ready", 1.0, making
+        self.status, self.done, self.made, self.faults = "ready", 1.0, making, made.attrs["faults"]
 
 
 @patch

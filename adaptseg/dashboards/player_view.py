@@ -138,8 +138,12 @@ def follow(self: PlayerView):
         self.refresh()
         self.film.value = None  # a film made again is opened again
         self.film.value = p.made
+        if p.faults:
+            first = next(iter(p.faults))
+            text = f"{len(p.faults)} fault{'s' * (len(p.faults) > 1)}, {first} first: {p.faults[first]}"
+            self.message.value = f"<span style='color:#b0003a'>{escape(text)}</span>"
 
-
+# %% ../../nbs/api/dashboards/09_player_view.ipynb #78b1e99f
 @patch
 def stop(self: PlayerView):
     "End the film that is being made."

@@ -8,7 +8,6 @@ __all__ = ['parse_scales', 'EvaluateJob', 'evaluate_job', 'job_root', 'open_job'
            'spread', 'by_camera', 'camera_pictures']
 
 # %% ../../nbs/api/reports/02_evaluation.ipynb #fbf6cdb8
-import json
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from ..base.files import write_json
+from ..base.files import read_json, write_json
 from ..base.paths import resolve
 from ..datasets.domains import load_split
 from ..datasets.labels import IGNORE, ClassSet
@@ -146,7 +145,7 @@ def check_out(job: EvaluateJob) -> None:
     if not job.path.exists() or job.path.is_dir() and not any(job.path.iterdir()):
         return
     file = job.path / "metrics.json"
-    if not file.is_file() or "job" not in json.loads(file.read_text()):
+    if not file.is_file() or "job" not in read_json(file):
         raise FileExistsError(f"{job.path} exists and is no evaluation: move it away or choose another `out`")
 
 # %% ../../nbs/api/reports/02_evaluation.ipynb #89535baa

@@ -45,6 +45,9 @@ def film_frames(
             if faults is None:
                 raise
             faults[path.name] = str(e)
+    if len(faults or ()) == len(files):
+        why = faults[files[0].name]
+        raise ValueError(f"{source}: none of its {len(files)} frames can be read, the first because: {why}")
 
 # %% ../../nbs/api/reports/06_filming.ipynb #8ee42e18
 SPECK = 1 / 5000  # of a picture's pixels: smaller regions are not counted

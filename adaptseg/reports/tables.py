@@ -7,7 +7,6 @@ __all__ = ['SCORES', 'PROTOCOL', 'results', 'results_table', 'interval', 'settin
            'choices_table', 'protocol_differences', 'published_table']
 
 # %% ../../nbs/api/reports/01_tables.ipynb #62601214
-import json
 import re
 
 import numpy as np
@@ -16,6 +15,7 @@ from scipy.stats import bootstrap
 from tabulate import tabulate
 
 from ..methods.registry import METHODS
+from ..base.files import read_json
 from ..runs.folder import FACTS, RESUMABLE, Run
 
 # %% ../../nbs/api/reports/01_tables.ipynb #d01f718a
@@ -145,7 +145,7 @@ def choices_table(
     fmt: str = "github",  # of the package tabulate
 ) -> str:
     "Regret of every rule in mIoU points, mean and standard deviation over runs."
-    found = [json.loads((r.path / "choices.json").read_text()) for r in runs if (r.path / "choices.json").is_file()]
+    found = [read_json(r.path / "choices.json") for r in runs if (r.path / "choices.json").is_file()]
     rows = pd.DataFrame(
         [
             dict(rule=rule, chosen=100 * c["miou"], regret=100 * c["regret"])

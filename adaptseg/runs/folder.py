@@ -8,7 +8,6 @@ __all__ = ['PACKAGES', 'LOST', 'RESUMABLE', 'FACTS', 'git_commit', 'environment'
 
 # %% ../../nbs/api/runs/01_folder.ipynb #52fb4001
 import csv
-import json
 import platform
 import re
 import shutil
@@ -20,7 +19,7 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 
-from ..base.files import write_json
+from ..base.files import read_json, write_json
 from ..base.paths import project_root, resolve
 from ..datasets.labels import ClassSet
 from ..methods.registry import METHODS
@@ -104,7 +103,7 @@ def __repr__(self: Run):
 @patch(as_prop=True)
 def written_config(self: Run) -> dict:
     "Its values and facts as its version wrote them."
-    return json.loads((self.path / "config.json").read_text())
+    return read_json(self.path / "config.json")
 
 
 @patch(as_prop=True)
@@ -130,7 +129,7 @@ def metrics(self: Run) -> dict:
         raise FileNotFoundError(
             f"{self.path} has no metrics.json: the run is not finished (resume=True goes on with it)"
         )
-    return json.loads((self.path / "metrics.json").read_text())
+    return read_json(self.path / "metrics.json")
 
 
 @patch(as_prop=True)

@@ -7,7 +7,6 @@ __all__ = ['segment_job', 'FREE', 'FAILED', 'SegmentJob', 'find_images', 'segmen
            'check_folder', 'open_folder', 'note_failed', 'segment_images', 'segment_files', 'score_folder']
 
 # %% ../../nbs/api/unsupervised/05_folder.ipynb #f1e2e4d6
-import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -22,11 +21,11 @@ from PIL import Image
 from pydantic import Field
 from skimage.segmentation import mark_boundaries
 
-from ..base.files import atomic_write, write_json
+from ..base.files import atomic_write, read_json, write_json
 from ..base.images import IMAGES, images_below, natural, rgb_image
 from ..base.paths import resolve
 from ..datasets.annotators import read_truths
-from ..datasets.domains import load_split
+from ..datasets.domains import DOMAINS, load_split
 from ..datasets.splits import image_names, load_label
 from ..evaluation.figures import contact_sheet, save_figure
 from ..runs.folder import environment
@@ -98,6 +97,8 @@ def _domain(job, given):
         except FileNotFoundError as e:
             problem = e
         except ValueError as e:
+            if all(name in DOMAINS for name in job.images.split("+")):
+                raise
             raise ValueError(f"images: {given} is no image and no folder, and as a domain: {e}") from None
     raise problem
 
@@ -159,7 +160,7 @@ def check_folder(job: SegmentJob) -> list[str]:  # the settings in which the fol
                 f"{job.path} exists and is no segmentation: move it away or choose another `out` or `name`"
             )
         return []
-    before = json.loads(record.read_text())
+    before = read_json(record)
     changed = [k for k, v in job.model_dump().items() if k not in FREE and before.get(k) != v]
     if changed and not job.overwrite:
         raise FileExistsError(
@@ -175,7 +176,7 @@ def open_folder(
 ) -> list[str]:  # names of those that are still to be segmented
     "Make the job's folder ready; what was made with other settings or of another file goes."
     changed, record, parts = check_folder(job), job.path / "segments.json", ("labels", "overlays")
-    seen = json.loads(record.read_text())["sources"] if record.is_file() and not changed else {}
+    seen = read_json(record)["sources"] if record.is_file() and not changed else {}
     sources = {name: [str(f), *_state(f)] for name, f in files.items()}
     for part in parts:
         (job.path / part).mkdir(parents=True, exist_ok=True)
