@@ -21,7 +21,9 @@ setup(
     author=cfg["author"],
     license="Apache-2.0",
     keywords=cfg["keywords"].split(),
-    packages=find_packages(include=["adaptseg", "adaptseg.*", "data_prep", "data_prep.*"]),
+    packages=[*find_packages(include=["adaptseg", "adaptseg.*", "data_prep", "data_prep.*"]), "adaptseg.notebooks"],
+    package_dir={"adaptseg.notebooks": "nbs"},  # commands run them: a wheel works without the clone
+    package_data={"adaptseg.notebooks": ["*.ipynb", "protocols/*"]},
     include_package_data=True,
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
