@@ -6,22 +6,46 @@
 __all__ = ['atomic_write', 'write_json', 'read_json']
 
 # %% ../../nbs/api/base/02_files.ipynb #514d8346
+import errno
 import json
 import os
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 # %% ../../nbs/api/base/02_files.ipynb #aff1ce8a
 @contextmanager
-def atomic_write(path: Path):
+def atomic_write(
+    path: Path,
+    needs: int = 0,  # bytes that it will take, as far as they are known
+):
     "Gives a path to write to, another for each writer; it becomes `path` at the end, and vanishes on an error."
     part = path.with_name(f".{path.name}.{uuid4().hex[:12]}.part")
     try:
+        if needs > shutil.disk_usage(path.parent).free:
+            raise OSError(errno.ENOSPC, "too little")
         yield part
         os.replace(part, path)
+    except Exception as e:
+        if _is_full(e, path.parent):
+            raise _full(path, max(needs, part.stat().st_size if part.exists() else 0)) from None
+        raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def _is_full(e, folder):
+    "Is a full disk the cause? Libraries that write for themselves say so in many ways, or not at all."
+    if isinstance(e, OSError) and e.errno is not None:
+        return e.errno in (errno.ENOSPC, errno.EDQUOT)
+    return shutil.disk_usage(folder).free < 2**16
+
+
+def _full(path, needs):
+    mib = lambda n: f"{n / 2**20:.1f} MiB"
+    text = f"the disk of {path.parent} is full: {path.name} needs {mib(needs)} or more"
+    return OSError(errno.ENOSPC, f"{text}; what was there before still is. Make room, and call again")
 
 
 def write_json(path: Path, values: dict):

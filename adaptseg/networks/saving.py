@@ -42,7 +42,7 @@ def write_tensors(
     "Write tensors with a header and a checksum of both, all or nothing."
     tensors = {k: v.contiguous() for k, v in tensors.items()}
     text = json.dumps({**head, "sha256": checksum(tensors, json.dumps(head))})  # one entry: several have no order
-    with atomic_write(path) as part:
+    with atomic_write(path, sum(t.nbytes for t in tensors.values())) as part:
         save_file(tensors, part, {"adaptseg": text})
 
 # %% ../../nbs/api/networks/10_saving.ipynb #ce355224

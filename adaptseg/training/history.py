@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from fastai.callback.core import Callback
 from fastcore.basics import patch
+from torch import Tensor
+from torch.utils._pytree import tree_iter
 
 from ..base.distributed import all_gather, is_main
 from ..base.files import atomic_write
@@ -159,7 +161,7 @@ class Checkpoint(Callback):
             optimisers=[o.opt.state_dict() for o in all_optimisers(self.learn)],
             n_unlabelled=int(self.loss_func.n_unlabelled),
         )
-        with atomic_write(self.file) as part:
+        with atomic_write(self.file, sum(t.nbytes for t in tree_iter(state) if isinstance(t, Tensor))) as part:
             torch.save(state, part)
 
     def restore(self) -> dict:  # what was saved
