@@ -47,7 +47,7 @@ def _full(path, needs):
     text = f"the disk of {path.parent} is full: {path.name} needs {mib(needs)} or more"
     return OSError(errno.ENOSPC, f"{text}; what was there before still is. Make room, and call again")
 
-
+# %% ../../nbs/api/base/02_files.ipynb #6aac2c60
 def write_json(path: Path, values: dict):
     "Write a dictionary as readable JSON, all or nothing."
     with atomic_write(path) as part:

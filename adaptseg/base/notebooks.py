@@ -52,7 +52,7 @@ def run_notebook(
                 _keep(out, path)
     return path
 
-
+# %% ../../nbs/api/base/06_notebooks.ipynb #351e0136
 def _keep(notebook, folder):
     "Put an executed notebook where its results are, whole."
     if notebook.exists() and folder.is_dir():

@@ -15,7 +15,8 @@ HEAD = """# Licences
 
 > What the packages that adaptseg builds on ask of you. adaptseg itself is under the Apache License 2.0.
 
-As each package says itself; those of their own dependencies are not listed. Weights and datasets have licences of their own, see `MODEL_CARD.md` and the cards of `data_prep`.
+As each package says itself; those of their own dependencies are not listed.
+Weights and datasets have licences of their own, see `MODEL_CARD.md` and the cards of `data_prep`.
 
 | package | licence | for |
 | --- | --- | --- |
