@@ -411,7 +411,7 @@ RUN = [  # a command, the test that runs it, and what in that test does
 ]
 NOT_RUN = [  # a command, and why no test runs it; its names and values are checked all the same
     (r"make install|pip install .*(cluster|export).*", "CI begins with it, all extras"),
-    (r"make test|\.venv/bin/python -m pytest .*", "it is what runs these tests"),
+    (r"make test|(KILLS=20 )?\.venv/bin/python -m pytest .*", "it is what runs these tests"),
     (r"make slow", "minutes a test; run by hand before a release"),
     (r"make export", "tests/run does the same on a copy, and test_home_is_the_readme the rest"),
     (r"make lab", "opens JupyterLab for a person"),
