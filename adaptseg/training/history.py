@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter
 
 from ..base.distributed import all_gather, is_main
-from ..base.files import atomic_write
+from ..base.files import atomic_write, check_room
 from ..evaluation.label_free import RULES
 from ..methods.registry import Method
 from ..networks.optimisers import all_optimisers, train_step
@@ -151,6 +151,17 @@ class Checkpoint(Callback):
     def _modules(self):
         return [self.model] + [m for method in methods(self.learn) for m in method.modules.values()]
 
+    def least_bytes(self) -> int:
+        "What a checkpoint takes: the modules, a momentum for each trained weight, and of Adam a second one."
+        modules = sum(t.nbytes for m in self._modules() for t in m.state_dict().values())
+        groups = [g for o in all_optimisers(self.learn) for g in o.opt.param_groups]
+        of = lambda g: 2 if "betas" in g else int(bool(g.get("momentum")))
+        return modules + sum(of(g) * p.nbytes for g in groups for p in g["params"])
+
+    def before_fit(self):
+        if is_main():
+            check_room(self.file, self.least_bytes())  # hours before the first one is written
+
     def after_validate(self):
         if not is_main():
             return
@@ -164,17 +175,21 @@ class Checkpoint(Callback):
         with atomic_write(self.file, sum(t.nbytes for t in tree_iter(state) if isinstance(t, Tensor))) as part:
             torch.save(state, part)
 
-    def restore(self) -> dict:  # what was saved
-        "Put network, discriminators and optimisers back where the checkpoint was taken."
-        state = read_torch(self.file)  # to the CPU: load_state_dict copies to the device
-        for m, s in zip(self._modules(), state["modules"], strict=True):
-            m.load_state_dict(s)
-        for o, s in zip(all_optimisers(self.learn), state["optimisers"], strict=True):
-            o.opt.load_state_dict(s)
-        return state
+# %% ../../nbs/api/training/01_history.ipynb #7346a7ee
+@patch
+def restore(self: Checkpoint) -> dict:  # what was saved
+    "Put network, discriminators and optimisers back where the checkpoint was taken."
+    state = read_torch(self.file)  # to the CPU: load_state_dict copies to the device
+    for m, s in zip(self._modules(), state["modules"], strict=True):
+        m.load_state_dict(s)
+    for o, s in zip(all_optimisers(self.learn), state["optimisers"], strict=True):
+        o.opt.load_state_dict(s)
+    return state
 
-    def load(self) -> int:  # epochs done
-        "Put the whole Learner there, to go on after an interruption."
-        state = self.restore()
-        self.history.rows, self.loss_func.n_unlabelled = state["history"], state["n_unlabelled"]
-        return state["epochs"]
+
+@patch
+def load(self: Checkpoint) -> int:  # epochs done
+    "Put the whole Learner there, to go on after an interruption."
+    state = self.restore()
+    self.history.rows, self.loss_func.n_unlabelled = state["history"], state["n_unlabelled"]
+    return state["epochs"]
