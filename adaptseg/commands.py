@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'train_command', 'train_together', 'segment_command', 'evaluate_command', 'experiments_command',
            'compare_command', 'leaderboard_command', 'told', 'dataset_command', 'demo_command', 'table_command',
-           'choose_command', 'pick_command', 'benchmark_command', 'sweep_command', 'video_command', 'export_command',
-           'app_command', 'doctor_command', 'run_command']
+           'choose_command', 'pick_command', 'benchmark_command', 'sweep_command', 'predict_command', 'video_command',
+           'export_command', 'app_command', 'doctor_command', 'run_command']
 
 # %% ../nbs/api/03_commands.ipynb #a3bd52a8
 import argparse
@@ -34,6 +34,7 @@ from .reports.evaluation import check_out, evaluate_job, job_root
 from .reports.experiments import experiments_job
 from .reports.filming import film
 from .reports.leaderboard import leaderboard_job
+from .reports.predicting import PredictJob, find_photographs, places, predict_folder, predict_job
 from .runs.config import as_parameters, make_config
 from .runs.folder import Run, check_free, differences, run_path
 from .unsupervised.folder import FAILED, check_folder, find_images, segment_job
@@ -234,6 +235,24 @@ def sweep_command(args: argparse.Namespace) -> None:
     )
     stop_on_failed_rows(table)
 
+# %% ../nbs/api/03_commands.ipynb #82084d9c
+def predict_command(args: argparse.Namespace) -> None:
+    "`adaptseg predict`: label maps of photographs; status 1 where some could not be read."
+    values = {k: v for k, v in vars(args).items() if k in PredictJob.model_fields}
+    job = predict_job(**values)
+    if args.dry_run:
+        files = find_photographs(job)
+        first = list(files.items())[:10]
+        lines = [f"{file} -> {places(job, name)['labels']}" for name, file in first]
+        print(*lines, f"{len(files)} photographs, nothing was done", sep="\n")
+        return
+    table = predict_folder(job)
+    bad = table[table["fault"] != ""]
+    print(f"{job.path}: {len(table) - len(bad)} label maps in labels, what is in them in table.csv")
+    if len(bad):
+        first = bad.iloc[0]
+        raise ValueError(f"{len(bad)} of {len(table)} could not be read, {first['image']} first: {first['fault']}")
+
 # %% ../nbs/api/03_commands.ipynb #342d1a27
 def video_command(args: argparse.Namespace) -> None:
     "`adaptseg video`: segment every frame, count the selected objects."
@@ -279,6 +298,7 @@ COMMANDS = {
     "choose": lambda args: choose_command(args.folder),
     "pick": pick_command,
     "sweep": sweep_command,
+    "predict": predict_command,
     "video": video_command,
     "export": export_command,
     "app": app_command,

@@ -1,0 +1,82 @@
+"""Photographs in, label maps out, by the command line."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from adaptseg.datasets.labels import CITYSCAPES19, CITYSCAPES_IDS
+from adaptseg.evaluation.predict import Predictor
+from adaptseg.networks.deeplab import deeplab
+from adaptseg.networks.saving import network_arguments, save_network
+from adaptseg.runs.config import make_config
+from inside import adaptseg
+
+
+@pytest.fixture
+def network(tmp_path):
+    cfg = make_config("tiny", source="gta5", target="cityscapes", method="source_only")
+    torch.manual_seed(0)
+    file = tmp_path / "weights.safetensors"
+    model = deeplab(n_classes=19, **network_arguments(cfg))
+    save_network(file, model, cfg.model_copy(update=dict(preprocessing="imagenet")), CITYSCAPES19)
+    return file
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        file = tmp_path / "photographs" / f"day{i % 2}" / f"ü {i}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (40 + i, 60, 3), dtype=np.uint8)).save(file)
+    return tmp_path / "photographs"
+
+
+def test_predict_a_folder(network, photographs, tmp_path):
+    out = tmp_path / "out"
+    call = lambda *more: adaptseg("predict", photographs, "--weights", network, "--out", out, *more)
+    looked = call("--dry-run")
+    assert looked.returncode == 0 and "4 photographs" in looked.stdout and not out.exists()
+    done = call("--overlays", "--confidence", "--ids", "cityscapes")
+    assert done.returncode == 0, done.stderr
+    table, predictor = pd.read_csv(out / "table.csv"), Predictor.load(network)
+    assert list(table["image"]) == ["day0/ü 0", "day0/ü 2", "day1/ü 1", "day1/ü 3"]
+    for name, file in zip(table["image"], table["file"]):
+        label = np.asarray(Image.open(out / "labels" / f"{name}.png"))
+        assert (CITYSCAPES_IDS.encode(label, CITYSCAPES19) == predictor(file)).all()
+        assert (out / "overlays" / f"{name}.jpg").is_file() and (out / "confidence" / f"{name}.png").is_file()
+    mixed = call()
+    assert mixed.returncode == 1 and "was made with another ids, overlays, confidence" in mixed.stderr
+    assert call("--overwrite").returncode == 0 and len(pd.read_csv(out / "table.csv")) == 4
+
+
+def test_predict_goes_on_past_what_is_broken(network, photographs, tmp_path):
+    out, broken = tmp_path / "out", photographs / "day0" / "half.png"
+    whole = photographs / "day0" / "ü 0.jpg"
+    broken.write_bytes(whole.read_bytes()[:200])
+    done = adaptseg("predict", photographs, "--weights", network, "--out", out)
+    assert done.returncode == 1 and "1 of 5 could not be read, day0/half first" in done.stderr
+    assert len(list((out / "labels").rglob("*.png"))) == 4
+    times = {p: p.stat().st_mtime_ns for p in (out / "labels").rglob("*.png")}
+    shutil.copy(whole, broken)  # mended
+    assert adaptseg("predict", photographs, "--weights", network, "--out", out).returncode == 0
+    assert (out / "labels/day0/half.png").is_file() and all(p.stat().st_mtime_ns == t for p, t in times.items())
+    none = adaptseg("predict", tmp_path / "nowhere", "--weights", network, "--out", out)
+    assert none.returncode == 1 and "no photograph and no folder" in none.stderr
+
+
+def test_a_domain_needs_no_labels(network, tmp_path):
+    from adaptseg.streets.samples import write_samples
+
+    data = write_samples(
+        tmp_path / "data", size=(64, 128), n_gta5=(1, 1), n_cityscapes=(1, 2), n_iitk=(1, 1), workers=1
+    )
+    shutil.rmtree(data / "Cityscapes/gtFine")
+    call = ("predict", "cityscapes", "--data-root", data, "--weights", network, "--out", tmp_path / "out")
+    done = adaptseg(*call)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out/labels").rglob("*.png"))) == 2
