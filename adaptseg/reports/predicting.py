@@ -167,7 +167,7 @@ def read_table(
 
 
 def state_of(
-    file: Path,
+    file: Path,  # that exists
 ) -> tuple[str, str]:  # bytes and time of the last change, as the table has them
     "What changes when a file changes."
     found = file.stat()
@@ -178,9 +178,9 @@ AHEAD = 4  # photographs that wait on either side of the network
 
 
 def ahead(
-    pool: ThreadPoolExecutor,
+    pool: ThreadPoolExecutor,  # whose threads read
     load: Callable,  # reads one
-    names: list,
+    names: list,  # what `load` takes
 ) -> Iterator[tuple]:  # a name, and what gives its result or raises
     "The names in their order, each already being read."
     waiting, rest = deque(), iter(names)
