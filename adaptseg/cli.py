@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LIBRARY', 'KINDS', 'Parameter', 'class_fields', 'read_parameters', 'method_parameters', 'Named', 'Command', 'parser',
-           'on_workers', 'others', 'with_a_network', 'labels_of_photographs', 'parse', 'main']
+           'on_workers', 'others', 'with_a_network', 'that_looks', 'labels_of_photographs', 'parse', 'main']
 
 # %% ../nbs/api/04_cli.ipynb #6afcc71f
 import argparse
@@ -208,33 +208,37 @@ def with_a_network(
     v = commands.add_parser("video", help="segment a video or a folder of frames: mp4, counts of objects, chart")
     v.add_argument("source", metavar="IN", help="a video, or a folder of frames")
     v.add_argument("out", metavar="OUT", help="the .mp4; a .csv and a .png go beside it")
-    v.add_argument("--weights", required=True, help="a run's folder, a weight file, its address, or a released name")
     v.add_argument("--rate", type=float, help="frames a second taken from a video (all), or that a folder holds (1)")
-    v.add_argument("--size", help="network input such as 1024x512; the run's target size")
-    v.add_argument("--window", help="slid over the input, such as 512x512; off: none; as the weights say, or none")
-    v.add_argument("--device", default="auto")
+    that_looks(v)
     e = commands.add_parser("export", help="a network as one ONNX or torch.export file, preprocessing inside")
     e.add_argument("weights", metavar="RUN", help="a run's folder, a weight file, its address, or a released name")
     e.add_argument("--out", help="the file, .onnx or .pt2; network.onnx in the run's folder")
     e.add_argument("--size", help="network input such as 1024x512; the run's target size")
 
 # %% ../nbs/api/04_cli.ipynb #1017f890
+def that_looks(
+    command: argparse.ArgumentParser,  # of video or predict
+) -> None:
+    "Which network looks, and how."
+    command.add_argument("--weights", required=True, help="a run's folder, a weight file, its address, a released name")
+    command.add_argument("--size", help="network input such as 1024x512; the run's target size")
+    command.add_argument("--window", help="slid over the input, such as 512x512; off: none; else as the weights say")
+    command.add_argument("--device", default="auto")
+
+
 def labels_of_photographs(
     commands,  # what `add_subparsers` gives
 ) -> None:
     "The command that labels what has no labels."
     p = commands.add_parser("predict", help="label maps of photographs: indexed PNG of their size, and a table")
     p.add_argument("images", metavar="IN", help="a photograph, a folder, a pattern, a .txt of names, or a domain")
-    p.add_argument("--weights", required=True, help="a run's folder, a weight file, its address, or a released name")
+    that_looks(p)
     p.add_argument("--out", default="runs/predictions", help="folder of the results; goes on where it stopped")
     p.add_argument("--ids", default="train", help="numbers in the maps: train, or cityscapes as in its files")
     p.add_argument("--overlays", action="store_true", help="also the photographs under their classes' colours")
     p.add_argument("--confidence", action="store_true", help="also the largest probability of each pixel, 0..255")
-    p.add_argument("--size", help="network input such as 1024x512; the run's target size")
-    p.add_argument("--window", help="slid over the input, such as 512x512; off: none; as the weights say, or none")
     p.add_argument("--split", default="val", help="of a domain: train, val or test")
     p.add_argument("--data-root", help="folder of the datasets, for a domain; the sample domains")
-    p.add_argument("--device", default="auto")
     p.add_argument("--overwrite", action="store_true", help="replace results of another network or of other values")
     p.add_argument("--dry-run", action="store_true", help="only say which photographs are meant")
 

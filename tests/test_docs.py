@@ -492,22 +492,25 @@ def root(tmp_path_factory):
     return root
 
 
-def test_costs_of_other_gpus(tmp_path):
+READING = pytest.param(400, 1, 15.5, "reading", marks=pytest.mark.slow)  # the page takes a minute
+
+
+@pytest.mark.parametrize("tflops, cores, resized, limit", [READING, (10, 16, 87.6, "network")])
+def test_costs_of_other_gpus(tflops, cores, resized, limit, tmp_path):
     "Slow readers become the limit of fast GPUs, and nothing but the network that of slow ones."
-    for tflops, cores, resized, limit in ((400, 1, 15.5, "reading"), (10, 16, 87.6, "network")):
-        papermill.execute_notebook(
-            ROOT / "nbs" / "explanation" / "costs.ipynb",
-            tmp_path / "out.ipynb",
-            dict(tflops=tflops, cores=cores, resized=resized),
-            progress_bar=False,
-        )
-        shown = next(
-            "".join(o["data"]["text/plain"])
-            for c in json.loads((tmp_path / "out.ipynb").read_text())["cells"]
-            for o in c.get("outputs", [])
-            if "text/plain" in o.get("data", {})
-        )
-        assert set(re.findall("reading|averaging|network", shown.split("limit")[1])) == {limit}
+    papermill.execute_notebook(
+        ROOT / "nbs" / "explanation" / "costs.ipynb",
+        tmp_path / "out.ipynb",
+        dict(tflops=tflops, cores=cores, resized=resized),
+        progress_bar=False,
+    )
+    shown = next(
+        "".join(o["data"]["text/plain"])
+        for c in json.loads((tmp_path / "out.ipynb").read_text())["cells"]
+        for o in c.get("outputs", [])
+        if "text/plain" in o.get("data", {})
+    )
+    assert set(re.findall("reading|averaging|network", shown.split("limit")[1])) == {limit}
 
 
 def test_evaluate_command(root):

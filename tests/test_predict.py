@@ -80,3 +80,25 @@ def test_a_domain_needs_no_labels(network, tmp_path):
     done = adaptseg(*call)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out/labels").rglob("*.png"))) == 2
+
+
+def test_a_domain_in_shards(network, tmp_path):
+    from data_prep.custom import RECIPE
+    from data_prep.prepare import run
+
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        for i in range(12):
+            picture = np.full((40, 60, 3), 20 * i, np.uint8) if kind == "images" else np.full((40, 60), i % 2, np.uint8)
+            Image.fromarray(picture).save(tmp_path / kind / f"{i}.png")
+    (tmp_path / "ids.csv").write_text("id,name,red,green,blue\n0,lawn,0,200,0\n1,path,90,90,90\n")
+    own = [str(tmp_path / n) for n in ("images", "masks", "ids.csv")]
+    for argv in ([*own, "--name", "own"], ["--shards", "--name", "own"]):
+        with pytest.raises(SystemExit) as e:
+            run(RECIPE, [*argv, "--out", str(tmp_path / "data")])
+        assert e.value.code == 0
+    call = ("predict", f"folder:{tmp_path / 'data/shards/own'}", "--split", "train", "--weights", network)
+    for _ in range(2):  # the second finds all done
+        done = adaptseg(*call, "--out", tmp_path / "out")
+        assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out/labels").rglob("*.png"))) == len(pd.read_csv(tmp_path / "out/table.csv")) > 5

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['IMAGES', 'LABELS', 'LITTER', 'BROKEN', 'SIGNS', 'HEIF', 'damaged', 'opened', 'checked', 'natural', 'normal',
-           'files_below', 'list_images', 'images_below', 'frames_in', 'left_out', 'read_image', 'rgb_image',
-           'image_size']
+           'files_below', 'list_images', 'images_below', 'frames_in', 'left_out', 'named_images', 'read_image',
+           'rgb_image', 'image_size']
 
 # %% ../../nbs/api/base/09_images.ipynb #24b45c44
 import os
 import re
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -166,6 +167,26 @@ def left_out(
         reasons.setdefault(why, []).append(path.name)
     more = lambda names: f" and {len(names) - shown} more" if len(names) > shown else ""
     return "\n".join(f"left out ({why}): {', '.join(n[:shown])}{more(n)}" for why, n in reasons.items())
+
+# %% ../../nbs/api/base/09_images.ipynb #ed039f20
+def named_images(
+    files: list[Path],  # images, in an order of their own
+    folder: Path,  # that they lie in or below
+    joint: str = "/",  # between the parts of a name
+    results: Path | None = None,  # if it lies below the folder, its pictures were made of the others
+) -> dict[str, Path]:  # path below the folder without ending -> file, in the order of the files
+    "Images by name; a ValueError where two would share one."
+    if results is not None and folder in results.parents:
+        files = [f for f in files if results not in f.parents]
+    twins, found = Counter(f.with_suffix("") for f in files), {}
+    for file in files:
+        name = joint.join(file.relative_to(folder).with_suffix("").parts)
+        if twins[file.with_suffix("")] > 1:
+            name += file.suffix.replace(".", "_")
+        if name in found:
+            raise ValueError(f"images: {file} and {found[name]} would both be called {name}; rename one of them")
+        found[name] = file
+    return found
 
 # %% ../../nbs/api/base/09_images.ipynb #809e27b3
 def _orientation(image) -> int:

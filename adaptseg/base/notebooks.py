@@ -39,17 +39,18 @@ def run_notebook(
         raise FileNotFoundError(f"there is no notebook {source}: install adaptseg again, from its clone or its wheel")
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it takes parameters with a comment for unknown
     with TemporaryDirectory() as tmp:
-        out, failed = Path(tmp) / source.name, True
+        out = Path(tmp) / source.name
         try:
             execute_notebook(
                 source, out, parameters, progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr
             )
-            failed = False
-        except PapermillExecutionError as e:
-            raise NotebookFailed(f"{e.ename}: {e.evalue}") from None
-        finally:
-            with suppress(*[OSError][:failed]):  # a full disk is told by what filled it
+        except BaseException as e:
+            with suppress(OSError):  # a full disk is told by what filled it
                 _keep(out, path)
+            if isinstance(e, PapermillExecutionError):
+                raise NotebookFailed(f"{e.ename}: {e.evalue}") from None
+            raise
+        _keep(out, path)
     return path
 
 # %% ../../nbs/api/base/06_notebooks.ipynb #351e0136

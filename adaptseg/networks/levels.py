@@ -6,6 +6,7 @@
 __all__ = ['BN_STATS', 'HEADS', 'frozen_statistics', 'unmoved_statistics', 'second_forward', 'checkpointed', 'TwoLevels']
 
 # %% ../../nbs/api/networks/01_levels.ipynb #86635e96
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -77,6 +78,9 @@ def checkpointed(
 class TwoLevels(nn.Module):
     "An encoder with a head on `conv4` and one on `conv5` (Tsai et al. 2018, section 4)."
 
+    # every network has its own: (N, 3, H, W) preprocessed, channels last -> (N, C_i, H_i, W_i) each, finest first
+    maps: Callable[[Tensor], list[Tensor]]
+
     def __init__(
         self,
         n_classes: int = 19,  # channels of the logits
@@ -91,13 +95,6 @@ class TwoLevels(nn.Module):
         check_choice("precision", precision, ("fp32", "bf16"))
         self.n_classes, self.levels, self.bn_stats = n_classes, levels, bn_stats
         self.precision, self.checkpointing = precision, checkpointing
-
-    def maps(
-        self,
-        x: Tensor,  # (N, 3, H, W) preprocessed image, channels last
-    ) -> list[Tensor]:  # (N, C_i, H_i, W_i), finest first
-        "The encoder's maps."
-        raise NotImplementedError
 
 # %% ../../nbs/api/networks/01_levels.ipynb #7381d804
 @patch

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'AHEAD', 'ENDINGS', 'FREE', 'PredictJob', 'predict_job', 'find_photographs', 'numbered', 'palette',
-           'check_ids', 'columns', 'read_table', 'state_of', 'ahead', 'look_at', 'places', 'keep', 'open_predictions',
+           'check_ids', 'columns', 'read_rows', 'write_rows', 'ahead', 'places', 'keep', 'picture', 'open_predictions',
            'predict_folder', 'is_done']
 
-# %% ../../nbs/api/reports/10_predicting.ipynb #e008a84a
+# %% ../../nbs/api/reports/10_predicting.ipynb #1a80c4d6
 import csv
 import glob
 import os
+import shutil
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,8 +25,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
-from ..base.files import atomic_write, read_json, write_json
-from ..base.images import images_below, natural, read_image
+from ..base.files import atomic_write, file_state, read_json, write_json
+from ..base.images import images_below, named_images, natural, read_image
 from ..base.paths import resolve
 from ..datasets.domains import DOMAINS, load_split
 from ..datasets.labels import CITYSCAPES_IDS, IGNORE, ClassSet
@@ -37,7 +38,7 @@ from .filming import count_objects
 from ..runs.config import checked
 from ..streets.samples import dataset_root
 
-# %% ../../nbs/api/reports/10_predicting.ipynb #27e86290
+# %% ../../nbs/api/reports/10_predicting.ipynb #23e12e05
 class PredictJob(BaseModel):
     "What is predicted, by which network, and what is kept."
 
@@ -70,52 +71,46 @@ def predict_job(**values) -> PredictJob:  # fields of `PredictJob`; None means i
             raise ValueError(f"{name}: expected {what}, found nothing")
     return checked(PredictJob, given)
 
-# %% ../../nbs/api/reports/10_predicting.ipynb #88966718
+# %% ../../nbs/api/reports/10_predicting.ipynb #98b963d6
 def find_photographs(
     job: PredictJob,
 ) -> dict[str, Path]:  # name without ending, with / between its parts -> file, in natural order
     "The photographs that a job means."
     given = resolve(job.images)
     if given.is_dir():
-        return _named(images_below(given), given)
+        return _named(images_below(given), given, job)
     if given.suffix == ".txt" and given.is_file():
         lines = [line.strip() for line in given.read_text(encoding="utf-8-sig").splitlines()]
-        return _together([given.parent / line for line in lines if line and not line.startswith("#")], given)
+        return _together([given.parent / line for line in lines if line and not line.startswith("#")], given, job)
     if given.is_file():
         return {given.stem: given}
     if glob.has_magic(job.images):
-        return _together([Path(p) for p in glob.glob(str(given), recursive=True) if Path(p).is_file()], given)
+        return _together([Path(p) for p in glob.glob(str(given), recursive=True) if Path(p).is_file()], given, job)
     if not all(name in DOMAINS or name.startswith("folder:") for name in job.images.split("+")):
         known = ", ".join(DOMAINS)
         raise FileNotFoundError(f"images: there is no photograph and no folder {given}, and no domain: {known}")
     split = load_split(job.images, job.split, dataset_root(job.data_root, job.images), labels=False)
     return dict(zip(image_names(split), (item.image for item in split.items)))
 
-# %% ../../nbs/api/reports/10_predicting.ipynb #689d0dcb
-def _together(files, where):
+# %% ../../nbs/api/reports/10_predicting.ipynb #34157917
+def _together(files, where, job):
     "Photographs that need not lie in one folder: their names begin where their paths part."
     if not files:
         raise FileNotFoundError(f"images: {where} means no file")
     lost = [f for f in files if not f.is_file()]
     if lost:
         raise FileNotFoundError(f"images: {where} names {lost[0]}, which is not there ({len(lost)} of {len(files)})")
-    files = [Path(os.path.abspath(f)) for f in files]
-    return _named(files, Path(os.path.commonpath([f.parent for f in files])))
+    files = {Path(os.path.abspath(f)) for f in files}
+    return _named(files, Path(os.path.commonpath([f.parent for f in files])), job)
 
 
-def _named(files, folder):
-    if not files:
+def _named(files, folder, job):
+    found = named_images(sorted(files, key=lambda f: natural(f.relative_to(folder))), folder, results=job.path)
+    if not found:
         raise FileNotFoundError(f"images: {folder} holds no photograph")
-    files = sorted(set(files), key=lambda f: natural(f.relative_to(folder)))
-    twins = Counter(f.with_suffix("") for f in files)
-    name = lambda f: f.relative_to(folder).with_suffix("").as_posix() + _ending(f, twins[f.with_suffix("")])
-    return {name(f): f for f in files}
+    return found
 
-
-def _ending(file, twins):
-    return file.suffix.replace(".", "_") if twins > 1 else ""
-
-# %% ../../nbs/api/reports/10_predicting.ipynb #38b879b4
+# %% ../../nbs/api/reports/10_predicting.ipynb #b0e82f76
 def numbered(
     pred: np.ndarray,  # (H, W) uint8 train ids
     classes: ClassSet,
@@ -145,7 +140,7 @@ def check_ids(
     if lost:
         raise ValueError(f"ids: Cityscapes has no number for {', '.join(sorted(lost))} of {classes.name}: take train")
 
-# %% ../../nbs/api/reports/10_predicting.ipynb #fe0a43d8
+# %% ../../nbs/api/reports/10_predicting.ipynb #de6dbb9c
 COLUMNS = ("image", "file", "bytes", "changed", "width", "height", "confidence", "seconds", "fault")
 
 
@@ -155,25 +150,29 @@ def columns(classes: ClassSet) -> list[str]:
     return [*COLUMNS, *shares, *(classes.names[i] for i in classes.group("selected"))]
 
 
-def read_table(
+def read_rows(
     file: Path,  # table.csv, whole or cut off in its last line
 ) -> dict[str, dict]:  # the last row of each image
     "What was done so far."
     if not file.is_file():
         return {}
     with open(file, newline="", encoding="utf-8") as f:
-        rows = [row for row in csv.DictReader(f) if row.get("fault") is not None and None not in row.values()]
+        rows = [row for row in csv.DictReader(f) if None not in row.values()]
     return {row["image"]: row for row in rows}
 
 
-def state_of(
-    file: Path,  # that exists
-) -> tuple[str, str]:  # bytes and time of the last change, as the table has them
-    "What changes when a file changes."
-    found = file.stat()
-    return str(found.st_size), str(found.st_mtime_ns)
+def write_rows(
+    file: Path,  # table.csv
+    header: list[str],  # its columns
+    rows: list[dict],  # values by column; what is left out is empty
+) -> None:
+    "The whole table."
+    with atomic_write(file) as part, open(part, "w", newline="", encoding="utf-8") as f:
+        table = csv.DictWriter(f, header, restval="", lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
 
-# %% ../../nbs/api/reports/10_predicting.ipynb #1a0b222f
+# %% ../../nbs/api/reports/10_predicting.ipynb #d28fd6a9
 AHEAD = 4  # photographs that wait on either side of the network
 
 
@@ -193,31 +192,7 @@ def ahead(
         if (name := next(rest, None)) is not None:
             waiting.append((name, pool.submit(load, name)))
 
-# %% ../../nbs/api/reports/10_predicting.ipynb #e42cb9d1
-def look_at(
-    predictor: Predictor,
-    rgb: np.ndarray,  # (H, W, 3) uint8
-    job: PredictJob,
-) -> tuple[dict[str, Image.Image], dict]:  # pictures by their folder; what the table says
-    "All that is kept of a photograph."
-    classes, began = predictor.classes, time.perf_counter()
-    small = tuple(max(1, side // 4) for side in predictor.size)
-    pred, sure = predictor.with_confidence(rgb, rgb.shape[:2] if job.confidence else small)
-    label = Image.fromarray(numbered(pred, classes, job.ids))
-    label.putpalette(palette(classes, job.ids))
-    pictures = {"labels": label}
-    if job.overlays:
-        pictures["overlays"] = Image.fromarray(paint_classes(rgb, pred, classes, range(len(classes)), 0.6))
-    if job.confidence:
-        pictures["confidence"] = Image.fromarray(np.round(255 * sure).astype(np.uint8))
-    shares = 100 * np.bincount(pred.ravel(), minlength=IGNORE + 1)[: len(classes)] / pred.size
-    objects = count_objects(pred, classes) if classes.group("selected") else {}
-    facts = dict(width=pred.shape[1], height=pred.shape[0], confidence=round(float(sure.mean()), 4))
-    facts |= {f"{name} %": round(float(s), 3) for name, s in zip(classes.names, shares)}
-    facts |= {classes.names[i]: objects[classes.names[i]] for i in classes.group("selected")}
-    return pictures, dict(facts, seconds=round(time.perf_counter() - began, 4))
-
-# %% ../../nbs/api/reports/10_predicting.ipynb #85506306
+# %% ../../nbs/api/reports/10_predicting.ipynb #e4b3824b
 ENDINGS = dict(labels=".png", overlays=".jpg", confidence=".png")
 
 
@@ -229,19 +204,47 @@ def places(
     wanted = dict(labels=True, overlays=job.overlays, confidence=job.confidence)
     return {kind: job.path / kind / f"{name}{ENDINGS[kind]}" for kind, yes in wanted.items() if yes}
 
-
+# %% ../../nbs/api/reports/10_predicting.ipynb #220d9068
 def keep(
-    pictures: dict[str, Image.Image],  # by their folder
-    files: dict[str, Path],  # likewise
-) -> None:
+    job: PredictJob,
+    name: str,  # of a photograph
+    rgb: np.ndarray,  # (H, W, 3) uint8, it
+    classes: ClassSet,
+    pred: np.ndarray,  # (H, W) uint8 train ids
+    sure: np.ndarray,  # (H, W) float32 largest probability, 0..1; smaller where it is not kept
+) -> dict:  # what the table says of it
     "Write what is kept of a photograph, each file whole."
-    for kind, file in files.items():
+    for kind, file in places(job, name).items():
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file) as part:
-            pictures[kind].save(part, format="JPEG" if file.suffix == ".jpg" else "PNG")
+            picture(kind, job, rgb, classes, pred, sure).save(part, format="JPEG" if kind == "overlays" else "PNG")
+    shares = 100 * np.bincount(pred.ravel(), minlength=IGNORE + 1)[: len(classes)] / pred.size
+    selected = [classes.names[i] for i in classes.group("selected")]
+    objects = count_objects(pred, classes) if selected else {}
+    facts = dict(width=pred.shape[1], height=pred.shape[0], confidence=round(float(sure.mean()), 4))
+    facts |= {f"{name} %": round(float(s), 3) for name, s in zip(classes.names, shares)}
+    return facts | {name: objects[name] for name in selected}
 
-# %% ../../nbs/api/reports/10_predicting.ipynb #bfd66f2d
-FREE = ("out", "images", "split", "data_root", "device", "overwrite")  # what may change when a folder is gone on with
+# %% ../../nbs/api/reports/10_predicting.ipynb #9e8fb11a
+def picture(
+    kind: str,  # labels, overlays or confidence
+    job: PredictJob,
+    rgb: np.ndarray,  # (H, W, 3) uint8
+    classes: ClassSet,
+    pred: np.ndarray,  # (H, W) uint8 train ids
+    sure: np.ndarray,  # (H, W) float32, 0..1
+) -> Image.Image:
+    "One of the pictures that are kept."
+    if kind == "overlays":
+        return Image.fromarray(paint_classes(rgb, pred, classes, range(len(classes)), 0.6))
+    if kind == "confidence":
+        return Image.fromarray(np.round(255 * sure).astype(np.uint8))
+    label = Image.fromarray(numbered(pred, classes, job.ids))
+    label.putpalette(palette(classes, job.ids))
+    return label
+
+# %% ../../nbs/api/reports/10_predicting.ipynb #2206f228
+FREE = ("out", "device", "overwrite")  # what may change when a folder is gone on with
 
 
 def open_predictions(
@@ -250,10 +253,9 @@ def open_predictions(
 ) -> dict[str, dict]:  # rows of what is there already
     "Make the folder ready, or raise a FileExistsError where it holds other results."
     file, table = job.path / "predictions.json", job.path / "table.csv"
-    print_ = checksum(predictor.model.state_dict(), "")[:16]
-    values = {k: v for k, v in job.model_dump().items() if k not in FREE} | dict(
-        network=print_, classes=list(predictor.classes.names), input=list(predictor.size)
-    )
+    values = {k: v for k, v in job.model_dump().items() if k not in FREE}
+    values |= dict(classes=list(predictor.classes.names), input=list(predictor.size))
+    values["network"] = checksum(predictor.model.state_dict(), "")[:16]
     if not file.is_file() and job.path.exists() and any(job.path.iterdir()):
         raise FileExistsError(f"{job.path} exists and holds no predictions: choose another `out`")
     before = read_json(file) if file.is_file() else values
@@ -263,12 +265,14 @@ def open_predictions(
             f"{job.path} was made with another {', '.join(changed)}: --overwrite replaces it, another `out` keeps both"
         )
     job.path.mkdir(parents=True, exist_ok=True)
-    if changed:
+    if changed:  # nothing of before stays among what comes; what a kill leaves of it is still another's
         table.unlink(missing_ok=True)
+        for kind in ENDINGS:
+            shutil.rmtree(job.path / kind, ignore_errors=True)
     write_json(file, values)
-    return read_table(table)
+    return read_rows(table)
 
-# %% ../../nbs/api/reports/10_predicting.ipynb #ee942420
+# %% ../../nbs/api/reports/10_predicting.ipynb #a5740a8e
 def predict_folder(
     job: PredictJob,
     predictor: Predictor | None = None,  # the job's own, loaded, unless given
@@ -278,36 +282,27 @@ def predict_folder(
     predictor = predictor or Predictor.load(job.weights, job.size, job.device, window=job.window)
     check_ids(predictor.classes, job.ids)
     done = open_predictions(job, predictor)
-    todo = [name for name in files if not is_done(job, name, files[name], done.get(name))]
-    header = columns(predictor.classes)
-    table = job.path / "table.csv"
-    if not done:
-        with atomic_write(table) as part:
-            part.write_text(",".join(_quoted(header)) + "\n", encoding="utf-8")
-    with open(table, "a+", newline="", encoding="utf-8") as f:
-        _mend_end(f)
+    todo = {name: file for name, file in files.items() if not is_done(job, name, file, done.get(name))}
+    table, header = job.path / "table.csv", columns(predictor.classes)
+    write_rows(table, header, done.values())  # whole again, whatever a kill left of it
+    with open(table, "a", newline="", encoding="utf-8") as f:
         rows = csv.DictWriter(f, header, restval="", lineterminator="\n")
-        for row in _rows(job, predictor, {name: files[name] for name in todo}):
+        for row in _rows(job, predictor, todo):
             rows.writerow(row)
             f.flush()
-            done[row["image"]] = {k: str(v) for k, v in row.items()}
-    found = pd.DataFrame([done[name] for name in files], columns=header)
-    numbers = [c for c in header if c not in ("image", "file", "fault")]
-    found[numbers] = found[numbers].apply(pd.to_numeric)
+            done[row["image"]] = row
+    write_rows(table, header, [done[name] for name in files])  # in their order, a row each
+    texts = ("image", "file", "fault")
+    found = pd.read_csv(
+        table,
+        dtype=dict.fromkeys(texts, str),
+        keep_default_na=False,
+        na_values={c: "" for c in header if c not in texts},
+    )
     _sheet(job, found)
     return found
 
-
-def _quoted(names):
-    return [f'"{n}"' if "," in n else n for n in names]
-
-
-def _mend_end(f):
-    "A line that a kill cut off ends here."
-    if f.tell() and Path(f.name).read_bytes()[-1:] != b"\n":
-        f.write("\n")
-
-# %% ../../nbs/api/reports/10_predicting.ipynb #bc06c098
+# %% ../../nbs/api/reports/10_predicting.ipynb #bfd1e836
 def is_done(
     job: PredictJob,
     name: str,  # of a photograph
@@ -315,50 +310,58 @@ def is_done(
     row: dict | None,  # of the table
 ) -> bool:
     "Is all of it there, of the file as it is now?"
-    if not row or row["fault"] or not file.exists() or (row["bytes"], row["changed"]) != state_of(file):
+    if not row or row["fault"] or (row["bytes"], row["changed"]) != tuple(map(str, file_state(file))):
         return False
     return all(f.is_file() for f in places(job, name).values())
 
-# %% ../../nbs/api/reports/10_predicting.ipynb #386897a4
+# %% ../../nbs/api/reports/10_predicting.ipynb #b79d897c
 def _rows(job, predictor, files):
     "The rows of the table, as photographs are done."
-    load = lambda name: (state_of(files[name]), np.asarray(read_image(files[name])))
-    bar = tqdm(total=len(files), disable=None, unit="image")
-    with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
-        written = deque()
+    load = lambda name: (file_state(files[name]), np.asarray(read_image(files[name])))
+    with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers, _bar(len(files)) as bar:
+        waiting = deque()  # a row, and what gives the rest of it
         for name, reading in ahead(readers, load, list(files)):
-            row = dict(image=name, file=str(files[name]), fault="")
+            row, rest = dict(image=name, file=str(files[name])), None
             try:
                 (row["bytes"], row["changed"]), rgb = reading.result()
             except (ValueError, OSError) as e:
-                written.append((None, {**row, "fault": str(e)}))
+                row["fault"] = str(e)
             else:
-                pictures, facts = look_at(predictor, rgb, job)
-                written.append((writers.submit(keep, pictures, places(job, name)), row | facts))
-            while written and (len(written) > AHEAD or written[0][0] is None or written[0][0].done()):
-                yield _settled(*written.popleft(), bar)
-        while written:
-            yield _settled(*written.popleft(), bar)
-    bar.close()
+                began = time.perf_counter()
+                pred, sure = predictor.with_confidence(rgb, rgb.shape[:2] if job.confidence else _quarter(predictor))
+                row["seconds"] = round(time.perf_counter() - began, 4)
+                rest = writers.submit(keep, job, name, rgb, predictor.classes, pred, sure)
+            waiting.append((row, rest))
+            while waiting and (len(waiting) > AHEAD or not waiting[0][1] or waiting[0][1].done()):
+                yield _settled(*waiting.popleft(), bar)
+        while waiting:
+            yield _settled(*waiting.popleft(), bar)
 
 
-def _settled(writing, row, bar):
+def _settled(row, rest, bar):
     "A row, when its files are there."
-    if writing:
-        writing.result()
     bar.update()
-    return row
+    return row | (rest.result() if rest else {})
 
 
+def _bar(n):
+    return tqdm(total=n, disable=None, unit="image")
+
+
+def _quarter(predictor):
+    "Fine enough for a mean."
+    return tuple(max(1, side // 4) for side in predictor.size)
+
+# %% ../../nbs/api/reports/10_predicting.ipynb #3dba5bc8
 def _sheet(job, table, most=20):
     "Thumbnails of the first ones."
-    names = [name for name, fault in zip(table["image"], table["fault"]) if not fault][:most]
-    if names:
+    names = table["image"][table["fault"] == ""][:most]
+    if len(names):
         kind = "overlays" if job.overlays else "labels"
         pictures = {name: _thumbnail(places(job, name)[kind]) for name in names}
         save_figure(contact_sheet(pictures), job.path / "sheet.png")
 
-# %% ../../nbs/api/reports/10_predicting.ipynb #cc718ca3
+
 def _thumbnail(file, side=320):
     with Image.open(file) as image:
         shrunk = side / max(image.size)

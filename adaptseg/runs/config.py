@@ -343,7 +343,9 @@ PUBLISHED = {
     "chen2019": dict(  # from a source-only network: 80,000 of 200,000 steps of the same values
         TSAI, method="maxsquare", aspp_branches=2, bn_affine=True, flip=True, steps=29_760, poly_steps=None
     ),
-    "yang2020": dict(TSAI, method="fda", crop="1024x512", steps=100_000, poly_steps=150_000, lambda_fda=0.005),
+    "yang2020": dict(  # conv5 alone
+        TSAI, method="fda", lambda_seg=0.0, crop="1024x512", steps=100_000, poly_steps=150_000, lambda_fda=0.005
+    ),
     "tranheden2021": dict(DEEPLAB2, method="selftrain", init="deeplab-resnet101-coco", steps=250_000),
     "hoyer2022": dict(  # DAFormer's training
         **DEEPLAB2,

@@ -8,7 +8,6 @@ __all__ = ['segment_job', 'FREE', 'FAILED', 'SegmentJob', 'find_images', 'segmen
 
 # %% ../../nbs/api/unsupervised/05_folder.ipynb #f1e2e4d6
 import time
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,8 +20,8 @@ from PIL import Image
 from pydantic import Field
 from skimage.segmentation import mark_boundaries
 
-from ..base.files import atomic_write, read_json, write_json
-from ..base.images import IMAGES, images_below, natural, rgb_image
+from ..base.files import atomic_write, file_state, read_json, write_json
+from ..base.images import IMAGES, images_below, named_images, natural, rgb_image
 from ..base.paths import resolve
 from ..datasets.annotators import read_truths
 from ..datasets.domains import DOMAINS, load_split
@@ -66,11 +65,11 @@ def find_images(
     if given.is_file():
         files = {given.stem: given}
     elif given.is_dir():
-        files = _by_name(given)
+        files = _by_name(given, job.path)
     elif job.images == "bsds500":
         root = resolve(job.data_root or "data") / "BSDS500"
         files, truths = (
-            _by_name(root / "images" / job.split),
+            _by_name(root / "images" / job.split, job.path),
             truths if job.truth else partial(read_truths, root / "groundTruth" / job.split),
         )
     else:
@@ -103,20 +102,11 @@ def _domain(job, given):
     raise problem
 
 
-def _by_name(folder):
-    "The images below a folder, by their path in it; with their endings where these alone tell them apart."
+def _by_name(folder, results):
+    "The images below a folder, by their path in it, but for those that were made of them."
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
-    files, found = images_below(folder), {}
-    twins = Counter(p.with_suffix("") for p in files)
-    for p in files:
-        name = "_".join(p.relative_to(folder).with_suffix("").parts)
-        if twins[p.with_suffix("")] > 1:
-            name += p.suffix.replace(".", "_")
-        if name in found:
-            raise ValueError(f"images: {p} and {found[name]} would both be called {name}; rename one of them")
-        found[name] = p
-    return found
+    return named_images(images_below(folder), folder, "_", results)
 
 # %% ../../nbs/api/unsupervised/05_folder.ipynb #d8e2d4f2
 def segment_colours() -> np.ndarray:  # (256, 3) uint8
@@ -177,7 +167,7 @@ def open_folder(
     "Make the job's folder ready; what was made with other settings or of another file goes."
     changed, record, parts = check_folder(job), job.path / "segments.json", ("labels", "overlays")
     seen = read_json(record)["sources"] if record.is_file() and not changed else {}
-    sources = {name: [str(f), *_state(f)] for name, f in files.items()}
+    sources = {name: [str(f), *file_state(f)] for name, f in files.items()}
     for part in parts:
         (job.path / part).mkdir(parents=True, exist_ok=True)
     outputs = {name: [job.path / part / f"{name}.png" for part in parts] for name in files}
@@ -187,15 +177,6 @@ def open_folder(
             f.unlink(missing_ok=True)
     write_json(record, {**job.model_dump(), **environment(), "sources": seen | sources})
     return todo
-
-# %% ../../nbs/api/unsupervised/05_folder.ipynb #d18a8886
-def _state(file):
-    "What changes when a file changes; nothing of one that is not there, such as the end of a link."
-    try:
-        found = file.stat()
-    except OSError:
-        return ()
-    return found.st_size, found.st_mtime_ns
 
 # %% ../../nbs/api/unsupervised/05_folder.ipynb #94892763
 FAILED = "failed.csv"  # which images could not be read, and why; there is none where all could
