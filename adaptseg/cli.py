@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LIBRARY', 'KINDS', 'Parameter', 'class_fields', 'read_parameters', 'method_parameters', 'Named', 'Command', 'parser',
-           'on_workers', 'others', 'with_a_network', 'that_looks', 'labels_of_photographs', 'parse', 'main']
+           'on_workers', 'others', 'with_a_network', 'that_looks', 'labels_of_photographs', 'for_tools', 'parse',
+           'main']
 
 # %% ../nbs/api/04_cli.ipynb #6afcc71f
 import argparse
@@ -205,6 +206,7 @@ def with_a_network(
     k.add_argument("--data-root", help="folder of the datasets; the run's, or the sample domains")
     k.add_argument("--out", default="picked.txt", help="a text file with a name in each line")
     labels_of_photographs(commands)
+    for_tools(commands)
     v = commands.add_parser("video", help="segment a video or a folder of frames: mp4, counts of objects, chart")
     v.add_argument("source", metavar="IN", help="a video, or a folder of frames")
     v.add_argument("out", metavar="OUT", help="the .mp4; a .csv and a .png go beside it")
@@ -242,6 +244,23 @@ def labels_of_photographs(
     p.add_argument("--overwrite", action="store_true", help="replace results of another network or of other values")
     p.add_argument("--dry-run", action="store_true", help="only say which photographs are meant")
 
+# %% ../nbs/api/04_cli.ipynb #51c694c7
+def for_tools(
+    commands,  # what `add_subparsers` gives
+) -> None:
+    "The command that takes label maps to where people mend them."
+    a = commands.add_parser("annotations", help="label maps in the form of a labelling tool, to be mended there")
+    a.add_argument("labels", metavar="IN", help="a folder of predictions (adaptseg predict), or a domain with labels")
+    a.add_argument("--form", required=True, help="cvat, voc, coco, labelme, label_studio or cityscapes")
+    a.add_argument("--out", required=True, help="folder, or .zip")
+    a.add_argument("--shapes", help="polygons or masks; polygons, where the form knows them")
+    a.add_argument("--tolerance", type=float, help="pixels that polygons may be off, for fewer points (0: exact)")
+    a.add_argument("--images", action="store_true", help="the photographs as well")
+    a.add_argument("--prefix", help="before names, where Label Studio is served them from (/data/local-files/?d=)")
+    a.add_argument("--split", default="train", help="of a domain: train, val or test")
+    a.add_argument("--data-root", help="folder of the datasets, for a domain; the sample domains")
+    a.add_argument("--overwrite", action="store_true", help="replace what is there")
+
 # %% ../nbs/api/04_cli.ipynb #1a8a7a43
 def parse(
     argv: list[str] | None = None,  # None: of the process
@@ -256,10 +275,10 @@ def parse(
         pass
     args, rest = p.parse_known_args(argv)
     while rest and rest[0].startswith("--") and hasattr(args, "parameters"):
-        name, is_given, value = rest.pop(0)[2:].replace("-", "_").partition("=")
-        if not is_given and rest and not rest[0].startswith("--"):
-            value = rest.pop(0)
-        args.parameters = [*args.parameters, [name, value or "True"]]
+        name, given, value = rest.pop(0)[2:].partition("=")
+        if not given:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "True"
+        args.parameters = [*args.parameters, [name.replace("-", "_"), value]]
     if rest:
         p.error(f"unrecognized arguments: {' '.join(rest)}")
     return args

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'train_command', 'train_together', 'segment_command', 'evaluate_command', 'experiments_command',
            'compare_command', 'leaderboard_command', 'told', 'dataset_command', 'demo_command', 'table_command',
-           'choose_command', 'pick_command', 'benchmark_command', 'sweep_command', 'predict_command', 'video_command',
-           'export_command', 'app_command', 'doctor_command', 'run_command']
+           'choose_command', 'pick_command', 'benchmark_command', 'sweep_command', 'predict_command',
+           'annotations_command', 'video_command', 'export_command', 'app_command', 'doctor_command', 'run_command']
 
 # %% ../nbs/api/03_commands.ipynb #a3bd52a8
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from .annotations.exporting import AnnotateJob, annotate_job, write_annotations
 from .base.claims import owned
 from .base.files import atomic_write
 from .base.distributed import launched, main_first, start, stop
@@ -221,7 +222,7 @@ def benchmark_command(
         raise ValueError(f"{unknown[0]}: the benchmark has no such parameter, it has {', '.join(known)}")
     folder = resolve(out)
     folder.mkdir(parents=True, exist_ok=True)
-    return told(run_notebook("benchmark", folder, {k: yaml.safe_load(v) for k, v in parameters.items()}))
+    return told(run_notebook("benchmark", folder, {k: yaml.safe_load(v) if v else "" for k, v in parameters.items()}))
 
 # %% ../nbs/api/03_commands.ipynb #4d16878b
 def sweep_command(args: argparse.Namespace) -> None:
@@ -252,6 +253,13 @@ def predict_command(args: argparse.Namespace) -> None:
     if len(bad):
         first = bad.iloc[0]
         raise ValueError(f"{len(bad)} of {len(table)} could not be read, {first['image']} first: {first['fault']}")
+
+
+def annotations_command(args: argparse.Namespace) -> None:
+    "`adaptseg annotations`: label maps in the form of a labelling tool."
+    job = annotate_job(**{k: v for k, v in vars(args).items() if k in AnnotateJob.model_fields})
+    n = write_annotations(job)
+    print(f"{resolve(job.out)}: {n} pictures for {job.form}; what comes back: python -m data_prep.annotations")
 
 # %% ../nbs/api/03_commands.ipynb #342d1a27
 def video_command(args: argparse.Namespace) -> None:
@@ -299,6 +307,7 @@ COMMANDS = {
     "pick": pick_command,
     "sweep": sweep_command,
     "predict": predict_command,
+    "annotations": annotations_command,
     "video": video_command,
     "export": export_command,
     "app": app_command,

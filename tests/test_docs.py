@@ -370,6 +370,13 @@ RUN = [  # a command, the test that runs it, and what in that test does
     (r"adaptseg evaluate.*", "test_docs.py", "test_evaluate_command", '"evaluate"'),
     (r"adaptseg video .*", DATA, "test_adaptseg_video", '"video"'),
     (r"adaptseg predict .*", "test_predict.py", "test_predict_a_folder", '"predict"'),
+    (r"adaptseg annotations.*", "test_annotations.py", "test_command", '"annotations"'),
+    (
+        r"python -m data_prep.annotations.*",
+        "test_annotations.py",
+        "test_label_maps_go_to_a_tool_and_come_back_as_they_were",
+        "prepare(",
+    ),
     (r"adaptseg segment.*", SEGMENT, "test_command_and_going_on", '"segment"'),
     (r"adaptseg doctor", DATA, "test_check_finds_what_went_wrong_later", '"doctor"'),
     (r"adaptseg dataset .*", DATA, "test_dataset_notebook", '"dataset"'),

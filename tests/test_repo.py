@@ -109,8 +109,9 @@ def test_exported_cells_are_small(path):
 
 # The wings, each built on those before it. `distributed` or `paths` (base) is used by all, a dashboard by none.
 WINGS = (
-    "base datasets streets networks methods runs evaluation training unsupervised reports cluster dashboards".split()
-)
+    "base datasets streets networks methods runs evaluation training unsupervised reports annotations cluster "
+    "dashboards"
+).split()
 
 
 def name_of(path):
@@ -173,7 +174,7 @@ def test_every_package_that_is_imported_is_declared():
     settings = ConfigParser(delimiters=["="], interpolation=None)
     settings.read(ROOT / "settings.ini", encoding="utf8")
     values = settings["DEFAULT"]
-    kinds = ("requirements", *(f"{extra}_requirements" for extra in ("cluster", "export", "heic")))
+    kinds = ("requirements", *(f"{extra}_requirements" for extra in ("cluster", "export", "heic", "labelling")))
     names = " ".join(values[k] for k in kinds).split()
     declared = {re.split(r"[<>=]", name)[0].lower().replace("_", "-") for name in names}
     whose = packages_distributions()
