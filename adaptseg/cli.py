@@ -211,6 +211,8 @@ def with_a_network(
     v.add_argument("source", metavar="IN", help="a video, or a folder of frames")
     v.add_argument("out", metavar="OUT", help="the .mp4; a .csv and a .png go beside it")
     v.add_argument("--rate", type=float, help="frames a second taken from a video (all), or that a folder holds (1)")
+    which = "a run's folder, a weight file, its address, or a released name"
+    v.add_argument("--weights", required=True, metavar="RUN", help=which)
     that_looks(v)
     e = commands.add_parser("export", help="a network as one ONNX or torch.export file, preprocessing inside")
     e.add_argument("weights", metavar="RUN", help="a run's folder, a weight file, its address, or a released name")
@@ -221,8 +223,7 @@ def with_a_network(
 def that_looks(
     command: argparse.ArgumentParser,  # of video or predict
 ) -> None:
-    "Which network looks, and how."
-    command.add_argument("--weights", required=True, help="a run's folder, a weight file, its address, a released name")
+    "How a network looks."
     command.add_argument("--size", help="network input such as 1024x512; the run's target size")
     command.add_argument("--window", help="slid over the input, such as 512x512; off: none; else as the weights say")
     command.add_argument("--device", default="auto")
@@ -233,12 +234,17 @@ def labels_of_photographs(
 ) -> None:
     "The command that labels what has no labels."
     p = commands.add_parser("predict", help="label maps of photographs: indexed PNG of their size, and a table")
-    p.add_argument("images", metavar="IN", help="a photograph, a folder, a pattern, a .txt of names, or a domain")
+    p.add_argument("images", metavar="IN", help="a photograph, a folder, a pattern, a .txt of names, a zip, or a domain")
+    which = "a run's folder, a weight file, its address, a released name; several are averaged"
+    p.add_argument("--weights", required=True, nargs="+", metavar="RUN", help=which)
     that_looks(p)
     p.add_argument("--out", default="runs/predictions", help="folder of the results; goes on where it stopped")
-    p.add_argument("--ids", default="train", help="numbers in the maps: train, or cityscapes as in its files")
+    p.add_argument("--ids", default="train", help="numbers in the maps: train, or as in the files of a domain")
     p.add_argument("--overlays", action="store_true", help="also the photographs under their classes' colours")
     p.add_argument("--confidence", action="store_true", help="also the largest probability of each pixel, 0..255")
+    p.add_argument("--entropy", action="store_true", help="also the entropy of each pixel, 255: all classes alike")
+    p.add_argument("--flip", action="store_true", help="average over the mirrored photograph too")
+    p.add_argument("--scales", default="1", help="of the network's input, to average over, such as 0.75,1,1.25")
     p.add_argument("--split", default="val", help="of a domain: train, val or test")
     p.add_argument("--data-root", help="folder of the datasets, for a domain; the sample domains")
     p.add_argument("--overwrite", action="store_true", help="replace results of another network or of other values")

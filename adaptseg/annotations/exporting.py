@@ -28,8 +28,9 @@ from ..base.images import image_size
 from ..base.paths import resolve
 from ..datasets.archives import check_target, part_of, publish
 from ..datasets.domains import load_split
-from ..datasets.labels import CITYSCAPES_IDS, ClassSet, read_label
+from ..datasets.labels import ClassSet, read_label
 from ..datasets.splits import Packed, load_label
+from ..reports.predicting import id_table
 from ..runs.config import checked
 from ..streets.samples import dataset_root
 
@@ -69,7 +70,7 @@ def predicted(
     if lost:
         raise FileNotFoundError(f"{lost[0]}, whose label map {folder} holds, is not there ({len(lost)} of {len(rows)})")
     classes = _classes(folder / "labels" / f"{rows['image'].iloc[0]}.png", known)
-    decode = (lambda raw: raw) if known["ids"] == "train" else lambda raw: CITYSCAPES_IDS.encode(raw, classes)
+    decode = (lambda raw: raw) if known["ids"] == "train" else lambda raw: id_table(known["ids"]).encode(raw, classes)
     read = lru_cache(maxsize=2)(lambda image: decode(read_label(folder / "labels" / f"{image}.png")))
     pictures = []
     for image, file, width, height in zip(rows["image"], rows["file"], rows["width"], rows["height"]):
@@ -83,10 +84,8 @@ def _classes(file, known):
     names = tuple(known["classes"])
     with Image.open(file) as image:
         colours = np.reshape((image.getpalette("RGB") or []) + [0] * 768, (-1, 3))[:256]
-    ids = np.arange(len(names))
-    if known["ids"] == "cityscapes":
-        numbers = {name: number for number, name in CITYSCAPES_IDS.ids.items()}
-        ids = [numbers[name] for name in names]
+    numbers = dict(enumerate(names)) if known["ids"] == "train" else id_table(known["ids"]).ids
+    ids = [next(number for number, name in numbers.items() if name == wanted) for wanted in names]
     return ClassSet("predictions", names, tuple(map(tuple, colours[ids].tolist())))
 
 # %% ../../nbs/api/annotations/08_exporting.ipynb #e0d78016

@@ -200,17 +200,27 @@ def probabilities(
 
 # %% ../../nbs/api/evaluation/03_predict.ipynb #d7fcc45a
 @patch
+def look(
+    self: Predictor,
+    image,  # as for a call
+    size: tuple[int, int],  # (height, width) of the probabilities
+) -> tuple[np.ndarray, Tensor]:  # (H, W) uint8 train ids; (C, height, width) float32, sum 1 over the classes
+    "One look for both: a label map of the image's size, and what it was read from."
+    x, full = self._input(image)
+    evidence = self.evidence(x)
+    wide = upsample(evidence, size)[0].float()
+    return predict_labels(evidence, full)[0].to(torch.uint8).cpu().numpy(), wide.softmax(0) if self.plain else wide
+
+
+@patch
 def with_confidence(
     self: Predictor,
     image,  # as for a call
     size: tuple[int, int],  # (height, width) of the second map
 ) -> tuple[np.ndarray, np.ndarray]:  # (H, W) uint8 train ids, (height, width) float32: the largest probability, 0..1
-    "One look for both: a label map of the image's size, and how sure the network is."
-    x, full = self._input(image)
-    evidence = self.evidence(x)
-    wide = upsample(evidence, size)[0]
-    sure = (wide.softmax(0) if self.plain else wide).amax(0)
-    return predict_labels(evidence, full)[0].to(torch.uint8).cpu().numpy(), sure.float().cpu().numpy()
+    "A label map of the image's size, and how sure the network is."
+    label, wide = self.look(image, size)
+    return label, wide.amax(0).cpu().numpy()
 
 # %% ../../nbs/api/evaluation/03_predict.ipynb #ae6a2e43
 def predictions(
