@@ -248,6 +248,7 @@ def labels_of_photographs(
     p.add_argument("--split", default="val", help="of a domain: train, val or test")
     p.add_argument("--data-root", help="folder of the datasets, for a domain; the sample domains")
     p.add_argument("--overwrite", action="store_true", help="replace results of another network or of other values")
+    p.add_argument("--submission", metavar="ZIP", help="also what the server of cityscapes, acdc or dark_zurich takes")
     p.add_argument("--dry-run", action="store_true", help="only say which photographs are meant")
 
 # %% ../nbs/api/04_cli.ipynb #51c694c7

@@ -36,6 +36,7 @@ from .reports.experiments import experiments_job
 from .reports.filming import film
 from .reports.leaderboard import leaderboard_job
 from .reports.predicting import PredictJob, find_photographs, places, predict_folder, predict_job
+from .reports.submission import check_submission, write_submission
 from .runs.config import as_parameters, make_config
 from .runs.folder import Run, check_free, differences, run_path
 from .unsupervised.folder import FAILED, check_folder, find_images, segment_job
@@ -241,6 +242,8 @@ def predict_command(args: argparse.Namespace) -> None:
     "`adaptseg predict`: label maps of photographs; status 1 where some could not be read."
     values = {k: v for k, v in vars(args).items() if k in PredictJob.model_fields}
     job = predict_job(**values)
+    if args.submission:
+        check_submission(job)
     if args.dry_run:
         files = find_photographs(job)
         first = list(files.items())[:10]
@@ -253,6 +256,9 @@ def predict_command(args: argparse.Namespace) -> None:
     if len(bad):
         first = bad.iloc[0]
         raise ValueError(f"{len(bad)} of {len(table)} could not be read, {first['image']} first: {first['fault']}")
+    if args.submission:
+        n = write_submission(job, Path(args.submission))
+        print(f"{args.submission}: {n} label maps as the server of {job.images} takes them")
 
 
 def annotations_command(args: argparse.Namespace) -> None:

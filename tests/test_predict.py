@@ -1,6 +1,7 @@
 """Photographs in, label maps out, by the command line."""
 
 import shutil
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -8,11 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from adaptseg.datasets.domains import load_split
 from adaptseg.datasets.labels import CITYSCAPES19, CITYSCAPES_IDS
-from adaptseg.evaluation.predict import Predictor
+from adaptseg.evaluation.predict import Predictor, evaluate
 from adaptseg.networks.deeplab import deeplab
 from adaptseg.networks.saving import network_arguments, save_network
 from adaptseg.runs.config import make_config
+from adaptseg.streets.samples import write_samples
 from inside import adaptseg
 
 
@@ -70,8 +73,6 @@ def test_predict_goes_on_past_what_is_broken(network, photographs, tmp_path):
 
 
 def test_a_domain_needs_no_labels(network, tmp_path):
-    from adaptseg.streets.samples import write_samples
-
     data = write_samples(
         tmp_path / "data", size=(64, 128), n_gta5=(1, 1), n_cityscapes=(1, 2), n_iitk=(1, 1), workers=1
     )
@@ -102,3 +103,26 @@ def test_a_domain_in_shards(network, tmp_path):
         done = adaptseg(*call, "--out", tmp_path / "out")
         assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out/labels").rglob("*.png"))) == len(pd.read_csv(tmp_path / "out/table.csv")) > 5
+
+
+def test_a_submission_gets_the_same_score_from_the_official_scripts(network, tmp_path):
+    official = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
+    data = write_samples(
+        tmp_path / "data", size=(64, 128), n_gta5=(1, 1), n_cityscapes=(1, 3), n_iitk=(1, 1), workers=1
+    )
+    zipped, out = tmp_path / "server.zip", tmp_path / "out"
+    words = ("predict", "cityscapes", "--weights", network, "--data-root", data, "--out", out)
+    done = adaptseg(*words, "--submission", zipped)
+    assert done.returncode == 0 and "3 label maps as the server of cityscapes" in done.stdout, done.stderr
+    with zipfile.ZipFile(zipped) as archive:
+        archive.extractall(tmp_path / "sent")
+    split = load_split("cityscapes", "val", data)
+    args = official.CArgs()
+    more = dict(evalInstLevelScore=False, JSONOutput=False, quiet=True, predictionPath=str(tmp_path / "sent"))
+    args.__dict__.update(vars(official.args), **more, predictionWalk=None)
+    truths = [str(item.label) for item in split.items]
+    files = [official.getPrediction(args, truth) for truth in truths]  # ends the program where it finds none, or two
+    score = official.evaluateImgLists(files, truths, args)["averageScoreClasses"]
+    assert score == pytest.approx(evaluate(Predictor.load(network), split)["miou"], rel=1e-12)
+    elsewhere = adaptseg("predict", "gta5", *words[2:], "--submission", zipped, "--overwrite")
+    assert elsewhere.returncode == 1 and "that has a server" in elsewhere.stderr
