@@ -234,7 +234,7 @@ def labels_of_photographs(
 ) -> None:
     "The command that labels what has no labels."
     p = commands.add_parser("predict", help="label maps of photographs: indexed PNG of their size, and a table")
-    p.add_argument("images", metavar="IN", help="a photograph, a folder, a pattern, a .txt of names, a zip, or a domain")
+    p.add_argument("images", metavar="IN", help="a photograph, a folder, a pattern, a .txt, a zip, or a domain")
     which = "a run's folder, a weight file, its address, a released name; several are averaged"
     p.add_argument("--weights", required=True, nargs="+", metavar="RUN", help=which)
     that_looks(p)

@@ -157,7 +157,7 @@ def numbered(
     "A label map in the numbers that are wanted."
     return pred if ids == "train" else id_table(ids).decode(pred, classes).astype(np.uint8)
 
-
+# %% ../../nbs/api/reports/10_predicting.ipynb #56e73107
 def palette(
     classes: ClassSet,
     ids: str,  # train, or a domain whose numbers are wanted

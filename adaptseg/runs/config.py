@@ -13,6 +13,7 @@ import ast
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, get_args
 
 from fastcore.basics import patch
@@ -418,7 +419,7 @@ def checked(
         hint = _hint(name, kind)
         raise ValueError(f"unknown parameter {name!r}.{hint} Valid ones: {', '.join(kind.model_fields)}")
     try:
-        return kind(**values)
+        return kind(**{k: str(v) if isinstance(v, Path) else v for k, v in values.items()})
     except ValidationError as e:
         raise ValueError("\n".join(_explain(err) for err in e.errors())) from None
 
