@@ -1,4 +1,4 @@
-"""The numbers that README shows are those of the files in nbs/results, and these are whole."""
+"""The numbers that README and the how-tos show are those of the files in nbs/results, and these are whole."""
 
 import json
 from pathlib import Path
@@ -23,8 +23,9 @@ def named(file):
 
 
 @pytest.mark.parametrize("file", FILES, ids=named)
-def test_readme_shows_what_the_file_says(file):
-    text, runs = (ROOT / "README.md").read_text(encoding="utf8"), read_results(file)
+def test_the_docs_show_what_the_file_says(file):
+    pages = (ROOT / "README.md", *(ROOT / "nbs" / "howto").glob("*.md"))
+    text, runs = "\n".join(page.read_text(encoding="utf8") for page in pages), read_results(file)
     ranked = standings_table(standings(runs)).split("\n\n", 1)[1] if "images_overlap" in file.read_text() else None
     assert summary_table(runs) in text or ranked and ranked in text, (
         f"paste what `adaptseg table {file.relative_to(ROOT)}` prints, or the leaderboard's table"

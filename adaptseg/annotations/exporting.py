@@ -128,13 +128,12 @@ def write_annotations(
     part.mkdir(parents=True)
     try:
         _write(pictures, wanted, part, job.form)
-    except BaseException:
+        if target.suffix == ".zip":
+            _zipped(part, target)
+        else:
+            publish(target, job.overwrite)
+    finally:
         shutil.rmtree(part, ignore_errors=True)
-        raise
-    if target.suffix == ".zip":
-        _zipped(part, target)
-    else:
-        publish(target, job.overwrite)
     return len(pictures)
 
 # %% ../../nbs/api/annotations/08_exporting.ipynb #321b54ec
@@ -151,6 +150,8 @@ def _write(pictures, wanted, folder, form):
 def _zipped(part, target):
     "The folder as a zip in its place."
     half = part.with_name(f"{part.name}.zip")
-    shutil.make_archive(str(half.with_suffix("")), "zip", part)
-    half.replace(target)
-    shutil.rmtree(part)
+    try:
+        shutil.make_archive(str(half.with_suffix("")), "zip", part)
+        half.replace(target)
+    finally:
+        half.unlink(missing_ok=True)

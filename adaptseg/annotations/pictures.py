@@ -7,6 +7,7 @@ __all__ = ['Annotated', 'Picture', 'Wanted', 'clean_name', 'drawn']
 
 # %% ../../nbs/api/annotations/01_pictures.ipynb #eab9dc82
 import posixpath
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -50,7 +51,7 @@ def clean_name(
 ) -> str:  # with / between its parts
     "A name as a tool wrote it, on Windows as well; a ValueError where it would leave its folder."
     clean = posixpath.normpath(str(name).replace("\\", "/").strip())
-    if clean.startswith(("/", "..")) or ":" in clean.split("/")[0] or "\0" in clean or clean == ".":
+    if clean.startswith(("/", "../")) or re.match("[A-Za-z]:", clean) or "\0" in clean or clean in (".", ".."):
         raise ValueError(f"{where}: expected names below its folder, found {name!r}")
     return clean
 

@@ -94,7 +94,7 @@ def find_photographs(
         lines = [line.strip() for line in given.read_text(encoding="utf-8-sig").splitlines()]
         return _together([given.parent / line for line in lines if line and not line.startswith("#")], given, job)
     if given.is_file():
-        return _unpacked(given, job) if is_archive(given) else {given.stem: given}
+        return _in_archive(given, job) if is_archive(given) else {given.stem: given}
     if glob.has_magic(job.images):
         return _together([Path(p) for p in glob.glob(str(given), recursive=True) if Path(p).is_file()], given, job)
     if not all(name in DOMAINS or name.startswith("folder:") for name in job.images.split("+")):
@@ -120,14 +120,16 @@ def _is_photograph(name):
     return name.lower().endswith(IMAGES) and not any(p.startswith(".") or p in LITTER for p in parts)
 
 
-def _unpacked(archive, job):
-    "The photographs of a zip or tar, which the results then hold as well."
-    folder = job.path / PHOTOGRAPHS
-    photograph = lambda name: name if _is_photograph(name) else None
-    found = {e.path for e in entries(archive, photograph)}
+def _photograph(name):
+    return name if _is_photograph(name) else None
+
+
+def _in_archive(archive, job):
+    "The photographs of a zip or tar, as they will lie among the results."
+    found = {e.path for e in entries(archive, _photograph)}
     if not found:
         raise FileNotFoundError(f"images: {archive} holds no photograph ({', '.join(IMAGES)})")
-    unpack(archive, folder, photograph)
+    folder = job.path / PHOTOGRAPHS
     return _named([folder / path for path in found], folder, None)
 
 
@@ -343,6 +345,8 @@ def predict_folder(
     predictor = predictor or load_networks(job)
     check_ids(predictor.classes, job.ids)
     done = open_predictions(job, predictor)
+    if is_archive(given := resolve(job.images)) and given.is_file():
+        unpack(given, job.path / PHOTOGRAPHS, _photograph)
     todo = {name: file for name, file in files.items() if not is_done(job, name, file, done.get(name))}
     table, header = job.path / "table.csv", columns(predictor.classes)
     write_rows(table, header, done.values())  # whole again, whatever a kill left of it
