@@ -303,7 +303,7 @@ FREE = ("out", "device", "overwrite")  # what may change when a folder is gone o
 
 def open_predictions(
     job: PredictJob,
-    predictor: Predictor | Ensemble,
+    predictor: Predictor | Ensemble,  # whose results they are
 ) -> dict[str, dict]:  # rows of what is there already
     "Make the folder ready, or raise a FileExistsError where it holds other results."
     file, table = job.path / "predictions.json", job.path / "table.csv"
