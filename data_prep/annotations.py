@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from adaptseg.annotations.reading import Export, find_export, labels_of
+from adaptseg.annotations.reading import Export, find_export, survey
 from adaptseg.annotations.shapes import WITHOUT, paint
 from adaptseg.base.images import image_size
 from adaptseg.datasets.archives import is_archive, unpack
@@ -48,8 +48,9 @@ def fill(recipe: Recipe, args: argparse.Namespace, part: Path) -> None:
             photographs = {k: p for k, p in photographs.items() if not _beside_masks(p, taken)}
         if not photographs:
             raise ValueError(f"{args.source[-1]} holds no photographs: give their folder after the export")
-        table, known = classes_of(export, args.table)
-        labelled = _pairs(export, photographs, args.partial)
+        labels, names = survey(export)
+        table, known = classes_of(export, labels, args.table)
+        labelled = _pairs(names, photographs, args.partial)
         if args.dry_run:
             print(described(export, photographs, labelled, table))
             raise SystemExit(0)
@@ -74,9 +75,8 @@ def _beside_masks(path, taken):
     return str(path) in taken or {"SegmentationClass", "SegmentationObject"} & set(path.parts)
 
 
-def classes_of(export: Export, file: Path | None) -> tuple[list[Entry], dict[str, int]]:
+def classes_of(export: Export, every: list[str], file: Path | None) -> tuple[list[Entry], dict[str, int]]:
     "A table with a line for pixels of no class, and which line each label means."
-    every = labels_of(export)
     labels = [label for label in every if label.lower() not in WITHOUT]
     table = read_table(file) if file else drawn_up(export, labels)
     if all(e.name for e in table):
@@ -109,9 +109,8 @@ def colour(label: str, i: int) -> tuple[int, int, int]:
     return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.75, bright))
 
 
-def _pairs(export, photographs, some):
+def _pairs(names, photographs, some):
     "Photograph's key -> name in the export, of all that have a shape."
-    names = list(export.masks) if export.masks else [p.name for p in export.pictures() if p.shapes]
     find, found, lost = finder(photographs), {}, []
     for name in names:
         key = find(name)

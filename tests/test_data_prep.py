@@ -35,7 +35,10 @@ from test_labels import png16
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 SIZE = (48, 64)
-DATASETS = ("gta5", "cityscapes", "iitk", "synthia", "acdc", "dark_zurich", "camvid", "bsds500", "custom")
+DATASETS = (
+    *("gta5", "cityscapes", "iitk", "synthia", "acdc", "dark_zurich", "camvid", "bsds500"),
+    *("custom", "annotations"),
+)
 
 
 def picture(seed, end="png", size=SIZE):

@@ -6,7 +6,7 @@
 __all__ = ['read_cvat', 'read_labelmap']
 
 # %% ../../nbs/api/annotations/06_cvat.ipynb #f2edf6f1
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
 
@@ -15,13 +15,13 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import parse
 
 from .pictures import Annotated, clean_name
-from .shapes import WITHOUT, Shape, polygon
+from .shapes import WITHOUT, Shape, oval, polygon, turned, unrolled
 from ..datasets.masks import Entry
 
 # %% ../../nbs/api/annotations/06_cvat.ipynb #dd58ef9e
 def read_cvat(
     file: Path,  # annotations.xml
-) -> tuple[Iterator[Annotated], list[str]]:  # pictures, one by one; all labels that the task has
+) -> tuple[Callable[[], Iterator[Annotated]], list[str]]:  # gives the pictures, one by one; the task's labels
     "Pictures and their shapes, of a task, a project or a job."
     try:
         tree = parse(file, forbid_dtd=True).getroot()
@@ -31,7 +31,7 @@ def read_cvat(
         what = "tracks of a video" if tree.tag == "annotations" else f"<{tree.tag}>"
         raise ValueError(f"{file}: expected 'CVAT for images 1.1', found {what}: export in that form")
     labels = [label.text for label in tree.findall("meta/*/labels/label/name") if label.text]
-    return (_picture(image, file) for image in tree.iter("image")), labels
+    return lambda: (_picture(image, file) for image in tree.iter("image")), labels
 
 # %% ../../nbs/api/annotations/06_cvat.ipynb #7c94cb3f
 def _picture(image, file):
@@ -55,30 +55,19 @@ def _shape(element, size):
     if kind == "box":
         low, high = np.array([(number("xtl"), number("ytl")), (number("xbr"), number("ybr"))])
         corners = np.array([low, (high[0], low[1]), high, (low[0], high[1])])
-        return polygon(label, _turned(corners, (low + high) / 2, number("rotation")), size, z)
+        return polygon(label, turned(corners, number("rotation"), (low + high) / 2), size, z)
     if kind == "ellipse":
-        angle = np.linspace(0, 2 * np.pi, 180, endpoint=False)
-        middle = np.array([number("cx"), number("cy")])
-        ring = middle + np.stack([number("rx") * np.cos(angle), number("ry") * np.sin(angle)], 1)
-        return polygon(label, _turned(ring, middle, number("rotation")), size, z)
+        ring = turned(oval((number("rx"), number("ry"))), number("rotation"))
+        return polygon(label, ring + (number("cx"), number("cy")), size, z)
     if kind == "mask":
         return _mask(element, label, z)
     return None  # points, polylines, cuboids, tags
 
-# %% ../../nbs/api/annotations/06_cvat.ipynb #f0a34380
-def _turned(points, middle, degrees):
-    "Clockwise on the screen, about the middle."
-    a = np.deg2rad(degrees)
-    return (points - middle) @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]]) + middle
-
 # %% ../../nbs/api/annotations/06_cvat.ipynb #375f4365
 def _mask(element, label, z):
     left, top, width, height = (int(float(element.get(name))) for name in ("left", "top", "width", "height"))
-    lengths = np.array([int(n) for n in element.get("rle").split(",")], np.int64)
-    if (lengths < 0).any() or lengths.sum() != width * height:
-        raise ValueError(f"a mask of {label!r} has run lengths of {lengths.sum()} pixels in a box of {width}x{height}")
-    mask = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(height, width)
-    return Shape(label, left, top, mask, z)
+    counts = [int(n) for n in element.get("rle").split(",")]
+    return Shape(label, left, top, unrolled(counts, width * height).reshape(height, width), z)
 
 # %% ../../nbs/api/annotations/06_cvat.ipynb #a47794b6
 def read_labelmap(

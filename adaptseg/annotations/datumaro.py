@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .pictures import Picture, Wanted, drawn
-from .shapes import UNLABELLED
+from .shapes import UNLABELLED, whole
 from ..datasets.labels import IGNORE
 
 # %% ../../nbs/api/annotations/07_datumaro.ipynb #1364eda7
@@ -57,7 +57,7 @@ def _item(picture, wanted, names, form):
         shapes = [Mask(lambda k=k: picture.label() == k, label=k + 1) for k in found]
     elif wanted.masks:
         shapes = [
-            Mask(partial(_whole, shape, picture.size), label=names.index(shape.label), z_order=shape.z)
+            Mask(partial(whole, shape, picture.size), label=names.index(shape.label), z_order=shape.z)
             for shape, _ in drawn(picture, wanted)
         ]
     else:
@@ -66,11 +66,3 @@ def _item(picture, wanted, names, form):
             for shape, line in drawn(picture, wanted)
         ]
     return DatasetItem(stem, subset=subset, media=media, annotations=shapes)
-
-
-def _whole(shape, size):
-    "Its mask, of the whole image."
-    whole = np.zeros(size[::-1], bool)
-    h, w = shape.mask.shape
-    whole[shape.top : shape.top + h, shape.left : shape.left + w] = shape.mask
-    return whole

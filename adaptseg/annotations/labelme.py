@@ -16,10 +16,9 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from PIL import Image
-from skimage import draw
 
 from .pictures import Annotated, Picture, Wanted, clean_name, drawn
-from .shapes import Shape, polygon
+from .shapes import Shape, oval, polygon
 from ..base.files import read_json, write_json
 
 # %% ../../nbs/api/annotations/02_labelme.ipynb #4c6fa095
@@ -45,8 +44,10 @@ def write_labelme(
 
 
 def _form(shape, line, as_mask):
-    points, mask = line.tolist(), None
-    if as_mask:
+    mask = None
+    if not as_mask:
+        points = line.tolist()
+    else:
         h, w = shape.mask.shape
         points = [[shape.left, shape.top], [shape.left + w - 1, shape.top + h - 1]]
         png = io.BytesIO()
@@ -91,7 +92,8 @@ def _shape(form, size, z):
     if kind == "rectangle" and len(points) == 2:
         return _box(label, points, size, z)
     if kind == "circle" and len(points) == 2:
-        return _circle(label, *points, size, z)
+        middle, edge = points
+        return polygon(label, middle + oval((np.hypot(*(edge - middle)),) * 2), size, z)
     if kind == "mask" and len(points) == 2:
         return _mask(label, points, form["mask"], z)
     if kind in ("line", "linestrip", "point", "points"):
@@ -105,17 +107,6 @@ def _box(label, points, size, z):
     return polygon(label, [low, (high[0], low[1]), high, (low[0], high[1])], size, z)
 
 # %% ../../nbs/api/annotations/02_labelme.ipynb #79ba2f76
-def _circle(label, middle, edge, size, z):
-    (x, y), radius = middle - 0.5, np.hypot(*(edge - middle))
-    rows, columns = draw.disk((y, x), radius, shape=size[::-1])
-    if not len(rows):
-        return None
-    mask = np.zeros(size[::-1], bool)
-    mask[rows, columns] = True
-    top, left = rows.min(), columns.min()
-    return Shape(label, int(left), int(top), mask[top : rows.max() + 1, left : columns.max() + 1], z)
-
-
 def _mask(label, points, text, z):
     (left, top), (right, bottom) = np.round(points).astype(int)
     try:

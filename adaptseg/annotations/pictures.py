@@ -59,7 +59,7 @@ def clean_name(
 def drawn(
     picture: Picture,
     wanted: Wanted,
-) -> Iterator[tuple[Shape, np.ndarray]]:  # a shape, and (N, 2) x, y of its outline in pixels
+) -> Iterator[tuple[Shape, np.ndarray | None]]:  # a shape; (N, 2) x, y of its outline in pixels, None of masks
     "What is written of a picture, from the bottom to the top."
     for shape in regions(picture.label(), wanted.names):
-        yield shape, outline(shape, wanted.tolerance)
+        yield shape, None if wanted.masks else outline(shape, wanted.tolerance)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'AHEAD', 'ENDINGS', 'PHOTOGRAPHS', 'FREE', 'PredictJob', 'predict_job', 'find_photographs', 'id_table',
-           'numbered', 'palette', 'check_ids', 'columns', 'read_rows', 'write_rows', 'ahead', 'places', 'keep',
-           'picture', 'open_predictions', 'load_networks', 'predict_folder', 'is_done']
+           'numbered', 'palette', 'check_ids', 'columns', 'read_rows', 'write_rows', 'ahead', 'doubts', 'places',
+           'keep', 'picture', 'open_predictions', 'load_networks', 'predict_folder', 'is_done']
 
 # %% ../../nbs/api/reports/10_predicting.ipynb #1a80c4d6
 import csv
@@ -17,13 +17,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from tqdm import tqdm
 
@@ -38,7 +37,7 @@ from ..evaluation.ensemble import Ensemble
 from ..evaluation.figures import contact_sheet, paint_classes, save_figure
 from ..evaluation.predict import Predictor
 from ..networks.saving import checksum
-from .evaluation import parse_scales
+from .evaluation import Scales, parse_scales
 from .filming import count_objects
 from ..runs.config import checked
 from ..streets.samples import dataset_root
@@ -57,8 +56,7 @@ class PredictJob(BaseModel):
     confidence: bool = False  # also the largest probability of each pixel, 0..255
     entropy: bool = False  # also the entropy of each pixel's probabilities, 255: all classes alike
     flip: bool = False  # average over the mirrored image too
-    # of the input, to average over, such as 0.75,1,1.25
-    scales: Annotated[str, AfterValidator(lambda t: parse_scales(t) and t)] = "1"
+    scales: Scales = "1"  # of the input, to average over, such as 0.75,1,1.25
     size: str | None = None  # network input such as 1024x512; the run's target size unless given
     window: str | None = None  # slid over the input, such as 512x512; off: none; None: as the weights say, or none
     split: str = "val"  # of a domain
@@ -115,13 +113,10 @@ def _together(files, where, job):
     return _named(files, Path(os.path.commonpath([f.parent for f in files])), job)
 
 
-def _is_photograph(name):
-    parts = name.split("/")
-    return name.lower().endswith(IMAGES) and not any(p.startswith(".") or p in LITTER for p in parts)
-
-
 def _photograph(name):
-    return name if _is_photograph(name) else None
+    "An archive's entry, if it is one; else None."
+    litter = any(part.startswith(".") or part in LITTER for part in name.split("/"))
+    return name if name.lower().endswith(IMAGES) and not litter else None
 
 
 def _in_archive(archive, job):
@@ -238,6 +233,17 @@ def ahead(
             waiting.append((name, pool.submit(load, name)))
 
 # %% ../../nbs/api/reports/10_predicting.ipynb #e4b3824b
+def doubts(
+    job: PredictJob,
+    found: Tensor,  # (C, H, W) probabilities
+) -> dict[str, np.ndarray]:  # (H, W) float32, 0..1: confidence, and entropy where it is asked for
+    "What is kept of probabilities; they themselves are too large to wait for a writer."
+    maps = dict(confidence=found.amax(0))
+    if job.entropy:
+        maps["entropy"] = torch.special.entr(found).sum(0) / np.log(len(found))
+    return {kind: x.cpu().numpy() for kind, x in maps.items()}
+
+
 ENDINGS = dict(labels=".png", overlays=".jpg", confidence=".png", entropy=".png")
 
 
@@ -256,18 +262,17 @@ def keep(
     rgb: np.ndarray,  # (H, W, 3) uint8, it
     classes: ClassSet,
     pred: np.ndarray,  # (H, W) uint8 train ids
-    found: Tensor,  # (C, H, W) probabilities; smaller where nothing of them is kept
+    doubt: dict[str, np.ndarray],  # what `doubts` gives, (H, W) each
 ) -> dict:  # what the table says of it
     "Write what is kept of a photograph, each file whole."
     for kind, file in places(job, name).items():
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file) as part:
-            picture(kind, job, rgb, classes, pred, found).save(part, format="JPEG" if kind == "overlays" else "PNG")
-    sure = found.amax(0)
+            picture(kind, job, rgb, classes, pred, doubt).save(part, format="JPEG" if kind == "overlays" else "PNG")
     shares = 100 * np.bincount(pred.ravel(), minlength=IGNORE + 1)[: len(classes)] / pred.size
     selected = [classes.names[i] for i in classes.group("selected")]
     objects = count_objects(pred, classes) if selected else {}
-    facts = dict(width=pred.shape[1], height=pred.shape[0], confidence=round(float(sure.mean()), 4))
+    facts = dict(width=pred.shape[1], height=pred.shape[0], confidence=round(float(doubt["confidence"].mean()), 4))
     facts |= {f"{name} %": round(float(s), 3) for name, s in zip(classes.names, shares)}
     return facts | {name: objects[name] for name in selected}
 
@@ -278,23 +283,16 @@ def picture(
     rgb: np.ndarray,  # (H, W, 3) uint8
     classes: ClassSet,
     pred: np.ndarray,  # (H, W) uint8 train ids
-    found: Tensor,  # (C, H, W) probabilities
+    doubt: dict[str, np.ndarray],  # what `doubts` gives, (H, W) each
 ) -> Image.Image:
     "One of the pictures that are kept."
     if kind == "overlays":
         return Image.fromarray(paint_classes(rgb, pred, classes, range(len(classes)), 0.6))
-    if kind == "confidence":
-        return _grey(found.amax(0))
-    if kind == "entropy":
-        return _grey(torch.special.entr(found).sum(0) / np.log(len(classes)))
+    if kind in doubt:
+        return Image.fromarray(np.round(255 * doubt[kind].clip(0, 1)).astype(np.uint8))
     label = Image.fromarray(numbered(pred, classes, job.ids))
     label.putpalette(palette(classes, job.ids))
     return label
-
-
-def _grey(x):
-    "0..1 as a picture."
-    return Image.fromarray((255 * x).round().clamp(0, 255).to(torch.uint8).cpu().numpy())
 
 # %% ../../nbs/api/reports/10_predicting.ipynb #2206f228
 PHOTOGRAPHS = "photographs"  # in which those of a zip or tar lie
@@ -395,8 +393,9 @@ def _rows(job, predictor, files):
                 began = time.perf_counter()
                 whole = job.confidence or job.entropy
                 pred, found = predictor.look(rgb, rgb.shape[:2] if whole else _quarter(predictor))
+                doubt = doubts(job, found)
                 row["seconds"] = round(time.perf_counter() - began, 4)
-                rest = writers.submit(keep, job, name, rgb, predictor.classes, pred, found)
+                rest = writers.submit(keep, job, name, rgb, predictor.classes, pred, doubt)
             waiting.append((row, rest))
             while waiting and (len(waiting) > AHEAD or not waiting[0][1] or waiting[0][1].done()):
                 yield _settled(*waiting.popleft(), bar)
