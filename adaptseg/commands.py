@@ -29,6 +29,7 @@ from .datasets.splits import image_names
 from .doctor import doctor
 from .evaluation.export import export
 from .evaluation.predict import Predictor
+from .reports.cameras import film_cameras, find_cameras
 from .reports.compare import chosen_runs, compare_job
 from .reports.dataset import dataset_job, open_dataset
 from .reports.evaluation import check_out, evaluate_job, job_root
@@ -270,13 +271,17 @@ def annotations_command(args: argparse.Namespace) -> None:
 # %% ../nbs/api/03_commands.ipynb #342d1a27
 def video_command(args: argparse.Namespace) -> None:
     "`adaptseg video`: segment every frame, count the selected objects."
+    cameras, rate = find_cameras(args.source, args.data_root, args.rate, args.seconds)
     predictor = Predictor.load(args.weights, args.size, args.device, window=args.window)
-    table = film(predictor, Path(args.source), Path(args.out), args.rate)
+    if cameras:
+        table = film_cameras(predictor, cameras, Path(args.out), rate, args.seconds)
+    else:
+        table = film(predictor, Path(args.source), Path(args.out), rate, seconds=args.seconds)
     print(
-        f"{args.out}: {len(table)} frames, {table['second'].iloc[-1]:.1f} s; counts in "
+        f"{args.out}: {len(table)} frames{f' of {len(cameras)} cameras' if cameras else ''}, {table['second'].iloc[-1]:.1f} s; counts in "
         f"{Path(args.out).with_suffix('.csv')}, chart in {Path(args.out).with_suffix('.png')}"
     )
-    if faults := table.attrs["faults"]:
+    if faults := table.attrs.get("faults"):
         first = next(iter(faults))
         raise ValueError(
             f"{args.source} has {len(faults)} faults, {first} first: {faults[first]}. The film is made of what there is"

@@ -415,36 +415,26 @@ def test_iitk_from_videos_and_frames(tmp_path):
 def test_adaptseg_video(tmp_path):
     root = write_samples(tmp_path / "data", size=(64, 128), n_gta5=(4, 1), n_cityscapes=(3, 1), n_iitk=(4, 1))
     run = two_steps("gta5", "iitk", root, tmp_path)[0]
-    for source, extra in (
-        (film(tmp_path / "gate.mp4"), ("--rate", "1")),
-        (root / "IITK/leftImg8bit/train/camera1/JPEGImages", ("--rate", "2")),
-    ):
-        out = tmp_path / f"{source.stem}-seen.mp4"
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                "from adaptseg.cli import main; main()",
-                "video",
-                str(source),
-                str(out),
-                "--weights",
-                str(run.path),
-                *extra,
-            ],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
+
+    def seen(source, out, *extra):
+        command = [sys.executable, "-c", "from adaptseg.cli import main; main()", "video", str(source), str(out)]
+        done = subprocess.run([*command, "--weights", str(run.path), *extra], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0 and out.with_suffix(".png").is_file(), done.stderr[-2000:]
         with open(out.with_suffix(".csv"), newline="") as f:
             rows = list(csv.DictReader(f))
-        seconds = [float(r["second"]) for r in rows]
-        assert (
-            seconds == ([0, 1, 2, 3, 4, 5] if source.suffix else [0, 0.5, 1, 1.5])
-            and {"person", "person %", "car"} <= rows[0].keys()
-        )
-        assert len(list(read_frames(out))) == len(rows)
+        assert {"person", "person %", "car"} <= rows[0].keys()
+        return rows, [float(r["second"]) for r in rows], len(list(read_frames(out)))
+
+    _, seconds, frames = seen(film(tmp_path / "gate.mp4"), tmp_path / "gate-seen.mp4", "--rate", "1")
+    assert (seconds, frames) == ([0, 1, 2, 3, 4, 5], 6)
+    cameras = root / "IITK/leftImg8bit/train"
+    _, seconds, frames = seen(cameras / "camera1/JPEGImages", tmp_path / "one.mp4", "--rate", "2")
+    assert (seconds, frames) == ([0, 0.5, 1, 1.5], 4)
+    rows, seconds, frames = seen(cameras, tmp_path / "all.mp4", "--rate", "2", "--seconds", "1")
+    assert (seconds, frames) == ([0] * 5 + [0.5] * 5, 2)
+    assert [r["camera"] for r in rows] == 2 * [f"camera{c}" for c in range(1, 6)]
+    rows, _, frames = seen("iitk", tmp_path / "val.mp4", "--data-root", str(root))  # which has a frame of each
+    assert (len(rows), frames) == (5, 1)
 
 
 def test_video_command(tmp_path):

@@ -64,10 +64,11 @@ def test_one_command_makes_all(data, finished):
     out, done = finished
     assert done.returncode == 0, done.stderr[-3000:]
     assert all(Run(p).finished and (p / "train.ipynb").is_file() for p in paths(data, out).values())
-    assert {"experiments.ipynb", "table.md", "figure3.png", "figure4.png"} <= {p.name for p in out.iterdir()}
+    expected = {"experiments.ipynb", "table.md", "figure3.png", "figure4.png", "cameras.png"}
+    assert expected <= {p.name for p in out.iterdir()}
     table = (out / "table.md").read_text()
     assert all(name in table for name in EXPERIMENTS) and table in done.stdout
-    for which in ("figure3", "figure4"):
+    for which in ("figure3", "figure4", "cameras"):
         assert len(Image.open(out / f"{which}.png").convert("RGB").getcolors(10**6)) > 50
     assert Run(paths(data, out)["gta5_iitk_adapted"]).config["init_started"] == made(data, out)[FIRST]
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ..base.images import read_image
 from ..datasets.splits import Item, Split, image_names, load_label
-from .figures import comparison
+from .figures import as_map, comparison, paint_classes
 from .predict import Predictor
 
 # %% ../../nbs/api/evaluation/06_gallery.ipynb #6477ee5c
@@ -50,6 +50,7 @@ def show_predictions(
     seed: int | None = None,  # draws images; None spreads them evenly
     pictures: dict[str, Callable]
     | None = None,  # column title -> image path to picture (H, W, 3) uint8; columns without classes
+    selected: bool = False,  # paint the selected objects alone, on the photographs
 ) -> Figure:
     "Input | ground truth, where there is one | pictures, if wished | a column for each predictor."
     items = pick_items(split, n, names, seed).values()
@@ -58,4 +59,23 @@ def show_predictions(
         columns["ground truth"] = [load_label(i, split.classes) for i in items]
     columns |= {title: [draw(i.image) for i in items] for title, draw in (pictures or {}).items()}
     columns |= {title: [p(i.image) for i in items] for title, p in predictors.items()}
-    return comparison(columns, split.classes, width=max(10, 2.2 * len(columns)))
+    width = max(10, 2.2 * len(columns))
+    if not selected:
+        return comparison(columns, split.classes, width=width)
+    columns, shown = _selected_alone(columns, split)
+    return comparison(columns, split.classes, legend=shown, width=width)
+
+
+def _selected_alone(columns, split):  # pictures, and the maps that the legend is made of
+    group = split.classes.group("selected")
+    if not group:
+        raise ValueError(f"selected: {split.classes.name} has no such group of classes")
+    images, out, shown = columns["input"], {}, []
+    for title, cells in columns.items():
+        maps = [as_map(c) for c in cells]
+        out[title] = [
+            c if m is None else paint_classes(image, m, split.classes, group, 0.75)
+            for image, c, m in zip(images, cells, maps)
+        ]
+        shown += [np.intersect1d(m, group) for m in maps if m is not None]
+    return out, shown

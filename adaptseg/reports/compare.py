@@ -62,6 +62,7 @@ def compare_runs(
     names: list[str] | None = None,  # of images
     seed: int | None = None,  # draws images; None spreads them evenly
     kanezaki: bool = False,  # a column of segments without labels?
+    selected: bool = False,  # paint the selected objects alone, on the photographs
 ) -> Figure:
     "The runs' predictions side by side, on the validation split of a domain."
     cfg, titles = runs[0].config, titles or [r.path.name for r in runs]
@@ -78,7 +79,8 @@ def compare_runs(
     split = load_val(domain, dataset_root(data_root, domain), first.classes)
     if split is None:
         raise FileNotFoundError(f"{domain} has no val split to compare on")
-    return show_predictions(predictors, split, n, names, seed, {"Kanezaki": segments_picture} if kanezaki else None)
+    pictures = {"Kanezaki": segments_picture} if kanezaki else None
+    return show_predictions(predictors, split, n, names, seed, pictures, selected)
 
 # %% ../../nbs/api/reports/00_compare.ipynb #5e5742e1
 class CompareJob(BaseModel):
@@ -93,6 +95,7 @@ class CompareJob(BaseModel):
     n: int = Field(4, ge=1)  # images, if they are not named
     seed: int | None = Field(None, ge=0)  # draws images instead
     kanezaki: bool = False  # a column of segments without labels
+    selected: bool = False  # paint persons, riders, cars, motorcycles and bicycles alone, on the photographs
     columns: int = Field(6, ge=1)  # runs side by side, at most; the tables have all
     out: str = "runs/comparisons"  # folder of the picture and the tables
 
@@ -119,4 +122,5 @@ def compare_as(
         names,
         job.seed,
         job.kanezaki,
+        job.selected,
     )

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['FIRST', 'TITLES', 'FIGURES', 'ExperimentsJob', 'waits', 'experiments_job', 'experiment_values', 'experiment_config',
            'state', 'run_experiment', 'run_experiments', 'stop_on_failure', 'experiment_runs', 'report_figure',
-           'iitk_table', 'report']
+           'iitk_table', 'cameras_figure', 'report']
 
 # %% ../../nbs/api/reports/04_experiments.ipynb #2771db58
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -49,6 +50,7 @@ class ExperimentsJob(BaseModel):
     data_root: str | None = None  # folder of the datasets; None: the sample domains
     # of every training, such as sample or tiny; None: sample without a data_root, the report's protocol with one
     preset: str | None = None
+    method: str | None = None  # of every training, such as selftrain; None: adaptseg_multi, the report's
     out: str = "runs/experiments"  # folder of the runs, the table and the figures
     seed: int = Field(0, ge=0)  # of every training
     only: str | None = None  # names of experiments, joined by commas; what they wait for is added
@@ -96,6 +98,7 @@ def experiment_values(job: ExperimentsJob, name: str) -> dict:
         out=job.out,
         seed=job.seed,
         name=f"{name}-s{job.seed}",
+        method=job.method,
         device=job.device,
         precision=job.precision,
         workers=job.workers,
@@ -202,15 +205,25 @@ def iitk_table(job: ExperimentsJob, runs: dict[str, Run]) -> str:
     return pd.DataFrame(rows).to_markdown(index=False, floatfmt=".1f")
 
 # %% ../../nbs/api/reports/04_experiments.ipynb #090e1fa5
+def cameras_figure(
+    runs: dict[str, Run],  # by the experiment's name
+    images: int = 5,  # rows
+) -> Figure | None:  # None where there is no run
+    "The selected objects on frames of the five cameras, as every network sees them."
+    if not runs:
+        return None
+    return compare_runs(list(runs.values()), images, [TITLES[name] for name in runs], "iitk", selected=True)
+
+
 def report(job: ExperimentsJob, new: bool = True) -> Path:  # the folder
-    "Write table.md and both figures; without anything new only what is missing."
+    "Write table.md and the figures; without anything new only what is missing."
     runs, folder = experiment_runs(job), resolve(job.out)
     folder.mkdir(parents=True, exist_ok=True)
     if runs and (new or not (folder / "table.md").is_file()):
         with atomic_write(folder / "table.md") as part:
             part.write_text(f"{summary_table(list(runs.values()))}\n\n{iitk_table(job, runs)}\n")
-    for which in FIGURES:
-        figure = report_figure(which, runs, job.images) if new or not (folder / f"{which}.png").is_file() else None
-        if figure:
+    drawn = {which: partial(report_figure, which, runs, job.images) for which in FIGURES}
+    for which, draw in {**drawn, "cameras": partial(cameras_figure, runs, job.images)}.items():
+        if (new or not (folder / f"{which}.png").is_file()) and (figure := draw()):
             save_figure(figure, folder / f"{which}.png")
     return folder

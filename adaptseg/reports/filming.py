@@ -8,6 +8,7 @@ __all__ = ['SPECK', 'film_frames', 'count_objects', 'paint_selected', 'counted_c
 
 # %% ../../nbs/api/reports/06_filming.ipynb #a5f9b7ff
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,7 @@ def film(
     alpha: float = 0.6,  # share of the colours, 0..1
     # called with each row; what it raises ends the film, and nothing is kept
     told: Callable[[dict], None] = lambda row: None,
+    seconds: float | None = None,  # length; None: to the end
 ) -> pd.DataFrame:  # a row a frame: frame, second, objects and percent of the picture of each selected class
     "Segment every frame, and write the film with its table and chart; `attrs['faults']` says what was left out."
     out, rows, faults, first = Path(out), [], {}, None
@@ -119,8 +121,10 @@ def film(
 
     def painted():
         nonlocal first
-        frames = tqdm(film_frames(source, rate, faults), total=film_length(source, rate), disable=None, unit="frame")
-        for i, (second, frame) in enumerate(frames):
+        end, n = np.inf if seconds is None else seconds, film_length(source, rate)
+        n = n if seconds is None or n is None else min(n, round(seconds * film_rate(source, rate)))
+        frames = takewhile(lambda f: f[0] < end, film_frames(source, rate, faults))
+        for i, (second, frame) in enumerate(tqdm(frames, total=n, disable=None, unit="frame")):
             first = first or frame.shape[:2]
             if frame.shape[:2] != first:
                 (h, w), (film_h, film_w) = frame.shape[:2], first
