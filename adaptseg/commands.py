@@ -277,8 +277,9 @@ def video_command(args: argparse.Namespace) -> None:
         table = film_cameras(predictor, cameras, Path(args.out), rate, args.seconds)
     else:
         table = film(predictor, Path(args.source), Path(args.out), rate, seconds=args.seconds)
+    of = f" of {len(cameras)} cameras" if cameras else ""
     print(
-        f"{args.out}: {len(table)} frames{f' of {len(cameras)} cameras' if cameras else ''}, {table['second'].iloc[-1]:.1f} s; counts in "
+        f"{args.out}: {len(table)} frames{of}, {table['second'].iloc[-1]:.1f} s; counts in "
         f"{Path(args.out).with_suffix('.csv')}, chart in {Path(args.out).with_suffix('.png')}"
     )
     if faults := table.attrs.get("faults"):

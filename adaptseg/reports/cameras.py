@@ -43,7 +43,7 @@ def camera_sources(
             found[path.stem] = path
     return found
 
-
+# %% ../../nbs/api/reports/12_cameras.ipynb #e80704e5
 def find_cameras(
     source: str,  # a folder of cameras, or iitk
     data_root: str | None = None,  # folder of the datasets; None: the sample domain's own film
@@ -77,7 +77,7 @@ def counted_line(
     there = [(f"{n} {counts[n]}", bright(classes.colours[classes.index(n)])) for n in names if counts[n]]
     return [(name, (235, 235, 235)), *there]
 
-
+# %% ../../nbs/api/reports/12_cameras.ipynb #d2c936ae
 def camera_tile(
     picture: np.ndarray,  # (H, W, 3) uint8 RGB
     line: list[tuple[str, tuple[int, int, int]]],  # as `counted_line` makes it
@@ -121,7 +121,7 @@ def sum_tile(
     _write(tile, [(f"all cameras, second {second:.1f}", (235, 235, 235))], size[0] + 4)
     return np.asarray(tile)
 
-
+# %% ../../nbs/api/reports/12_cameras.ipynb #b178e982
 def mosaic(
     tiles: list[np.ndarray],  # (h, w, 3) uint8 RGB, all of one size
 ) -> np.ndarray:  # (H, W, 3) uint8 RGB
@@ -156,7 +156,7 @@ def film_cameras(
     save_figure(objects_chart(sums, predictor.classes), out.with_suffix(".png"))
     return table
 
-
+# %% ../../nbs/api/reports/12_cameras.ipynb #3b5f4ab2
 def _moments(predictor, cameras, rate, seconds, rows) -> Iterator[tuple[float, np.ndarray]]:
     "The pictures of a film of several cameras; every one's counts go into `rows`."
     lengths = [film_length(path, rate) for path in cameras.values()]

@@ -104,7 +104,7 @@ def compare_job(**values) -> CompareJob:  # fields of `CompareJob`; None means i
     "The checked parameters of a comparison."
     return checked(CompareJob, {k: v for k, v in values.items() if v is not None})
 
-
+# %% ../../nbs/api/reports/00_compare.ipynb #902f8f7a
 def compare_as(
     job: CompareJob,
     runs: list[Run],  # as `chosen_runs` finds them

@@ -149,7 +149,7 @@ def write_all(samples, root, workers, **kw):
         with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
             return list(pool.map(job, samples, chunksize=8))
 
-
+# %% ../../nbs/api/streets/06_samples.ipynb #603b0aea
 def place(
     root: Path,
     want: dict,  # what the record says
