@@ -282,7 +282,7 @@ def video_command(args: argparse.Namespace) -> None:
         f"{args.out}: {len(table)} frames{of}, {table['second'].iloc[-1]:.1f} s; counts in "
         f"{Path(args.out).with_suffix('.csv')}, chart in {Path(args.out).with_suffix('.png')}"
     )
-    if faults := table.attrs.get("faults"):
+    if faults := table.attrs["faults"]:
         first = next(iter(faults))
         raise ValueError(
             f"{args.source} has {len(faults)} faults, {first} first: {faults[first]}. The film is made of what there is"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'TILE', 'STRIP', 'camera_sources', 'find_cameras', 'counted_line', 'camera_tile', 'sum_tile', 'mosaic',
-           'film_cameras']
+           'steady_frames', 'film_cameras']
 
 # %% ../../nbs/api/reports/12_cameras.ipynb #7cc32ea2
 from collections.abc import Iterator
@@ -132,6 +132,21 @@ def mosaic(
     rows, (h, w) = len(full) // columns, tiles[0].shape[:2]
     return full.reshape(rows, columns, h, w, 3).swapaxes(1, 2).reshape(rows * h, columns * w, 3)
 
+# %% ../../nbs/api/reports/12_cameras.ipynb #1c08bbf0
+def steady_frames(
+    path: Path,  # a camera's video or folder of frames
+    rate: float,  # moments a second
+    faults: dict[str, str],  # takes what cannot be read, and why
+) -> Iterator[np.ndarray]:  # (H, W, 3) uint8 RGB, one for each moment
+    "What a camera shows at every moment; the frame before it where there is none."
+    last, i = None, 0
+    for second, frame in film_frames(path, rate, faults):
+        while (i + 0.5) / rate < second:  # a frame is missing, or the camera is slower than the film
+            yield frame if last is None else last
+            i += 1
+        yield frame
+        last, i = frame, i + 1
+
 # %% ../../nbs/api/reports/12_cameras.ipynb #25d66a72
 def film_cameras(
     predictor: Predictor,
@@ -140,15 +155,16 @@ def film_cameras(
     rate: float | None = None,  # frames a second; None: the first camera's own, 1 of a folder
     seconds: float | None = None,  # length; None: to the end of the shortest
 ) -> pd.DataFrame:  # a row for each camera and frame: camera, frame, second, objects and percent of each class
-    "Segment what all cameras see; write one film of it, its table, and a chart of the sums."
+    "Segment what all cameras see; write film, table and a chart of the sums; `attrs['faults']` says what stands in."
     if not cameras:
         raise ValueError("expected a folder with a video or a folder of frames for each camera, found none")
     if not predictor.classes.group("selected"):
         raise ValueError(f"{predictor.classes.name} has no selected objects: give the class set a group 'selected'")
-    rows, out = [], Path(out)
+    rows, faults, out = [], {name: {} for name in cameras}, Path(out)
     rate = rate or film_rate(next(iter(cameras.values())), None)
-    write_video(out, _moments(predictor, cameras, rate, seconds, rows), rate)
+    write_video(out, _moments(predictor, cameras, rate, seconds, rows, faults), rate)
     table = pd.DataFrame(rows)
+    table.attrs["faults"] = {f"{name}, {where}": why for name, found in faults.items() for where, why in found.items()}
     with atomic_write(out.with_suffix(".csv")) as part:
         table.round(3).to_csv(part, index=False)
     sums = table.drop(columns="camera").groupby("frame", as_index=False).sum()
@@ -157,16 +173,16 @@ def film_cameras(
     return table
 
 # %% ../../nbs/api/reports/12_cameras.ipynb #3b5f4ab2
-def _moments(predictor, cameras, rate, seconds, rows) -> Iterator[tuple[float, np.ndarray]]:
+def _moments(predictor, cameras, rate, seconds, rows, faults) -> Iterator[tuple[float, np.ndarray]]:
     "The pictures of a film of several cameras; every one's counts go into `rows`."
     lengths = [film_length(path, rate) for path in cameras.values()]
     n = min([n for n in lengths if n is not None], default=None)
     n = n if seconds is None else round(seconds * rate) if n is None else min(n, round(seconds * rate))
-    together = zip(*(film_frames(path, rate) for path in cameras.values()))
+    together = zip(*(steady_frames(path, rate, faults[name]) for name, path in cameras.items()))
     size = None
     for i, moment in enumerate(tqdm(islice(together, n), total=n, disable=None, unit="moment")):
         tiles, counts = [], []
-        for name, (_, frame) in zip(cameras, moment):
+        for name, frame in zip(cameras, moment):
             size = size or (round(TILE * frame.shape[0] / frame.shape[1] / 2) * 2, TILE)
             pred = predictor(frame)
             counts.append(count_objects(pred, predictor.classes))
