@@ -235,6 +235,8 @@ def sample_film(
     workers: int | None = None,  # processes; all cores by default
 ) -> Path:  # its folder frames, with a folder for each camera
     "What the sample domain's cameras see from the hundredth second on, where its `val` begins"
+    if not (rate > 0 and round(seconds * rate) > 0):
+        raise ValueError(f"expected a film of one frame at least, found {seconds} seconds at {rate} frames a second")
     root, n, look = Path(root), round(seconds * rate), replace(LOOKS["iitk"], every=1 / rate)
     want = dict(version=VERSION, seed=seed, size=list(size), seconds=seconds, rate=rate)
     samples = [
