@@ -236,7 +236,7 @@ def labels_of_photographs(
 ) -> None:
     "The command that labels what has no labels."
     p = commands.add_parser("predict", help="label maps of photographs: indexed PNG of their size, and a table")
-    p.add_argument("images", metavar="IN", help="a photograph, a folder, a pattern, a .txt, a zip, or a domain")
+    p.add_argument("images", metavar="IN", help="a photograph, a folder, a pattern, a .txt, a zip, a film, or a domain")
     which = "a run's folder, a weight file, its address, a released name; several are averaged"
     p.add_argument("--weights", required=True, nargs="+", metavar="RUN", help=which)
     that_looks(p)
@@ -245,10 +245,14 @@ def labels_of_photographs(
     p.add_argument("--overlays", action="store_true", help="also the photographs under their classes' colours")
     p.add_argument("--confidence", action="store_true", help="also the largest probability of each pixel, 0..255")
     p.add_argument("--entropy", action="store_true", help="also the entropy of each pixel, 255: all classes alike")
+    p.add_argument("--cutouts", action="store_true", help="also each selected object alone, transparent around it")
+    p.add_argument("--kanezaki", action="store_true", help="let segments that need no labels vote: sharper borders")
     p.add_argument("--flip", action="store_true", help="average over the mirrored photograph too")
     p.add_argument("--scales", default="1", help="of the network's input, to average over, such as 0.75,1,1.25")
+    p.add_argument("--rate", type=float, help="of a film: frames a second; all")
     p.add_argument("--split", default="val", help="of a domain: train, val or test")
     p.add_argument("--data-root", help="folder of the datasets, for a domain; the sample domains")
+    on_workers(p)
     p.add_argument("--overwrite", action="store_true", help="replace results of another network or of other values")
     p.add_argument("--submission", metavar="ZIP", help="also what the server of cityscapes, acdc or dark_zurich takes")
     p.add_argument("--dry-run", action="store_true", help="only say which photographs are meant")

@@ -22,6 +22,7 @@ from .base.files import atomic_write
 from .base.distributed import launched, main_first, start, stop
 from .base.notebooks import NOTEBOOKS, NotebookFailed, given, run_notebook
 from .base.paths import resolve
+from .cluster.labelling import predict_on_workers
 from .cluster.sweep import LiveTable, Sweep, segment_on_workers, stop_on_failed_rows, sweep_rows
 from .dashboards.app import serve
 from .datasets.domains import get_domain, load_split
@@ -36,7 +37,9 @@ from .reports.evaluation import check_out, evaluate_job, job_root
 from .reports.experiments import experiments_job
 from .reports.filming import film
 from .reports.leaderboard import leaderboard_job
-from .reports.predicting import PredictJob, find_photographs, places, predict_folder, predict_job
+from .reports.photographs import PredictJob, find_photographs, predict_job
+from .reports.predicted import places
+from .reports.predicting import predict_folder
 from .reports.submission import check_submission, write_submission
 from .runs.config import as_parameters, make_config
 from .runs.folder import Run, check_free, differences, run_path
@@ -251,7 +254,8 @@ def predict_command(args: argparse.Namespace) -> None:
         lines = [f"{file} -> {places(job, name)['labels']}" for name, file in first]
         print(*lines, f"{len(files)} photographs, nothing was done", sep="\n")
         return
-    table = predict_folder(job)
+    on_workers = args.workers or args.scheduler
+    table = predict_on_workers(job, args.workers, args.scheduler) if on_workers else predict_folder(job)
     bad = table[table["fault"] != ""]
     print(f"{job.path}: {len(table) - len(bad)} label maps in labels, what is in them in table.csv")
     if len(bad):

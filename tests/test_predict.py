@@ -1,10 +1,16 @@
 """Photographs in, label maps out, by the command line."""
 
+import os
 import shutil
+import subprocess
+import sys
+import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -17,6 +23,8 @@ from adaptseg.networks.saving import network_arguments, save_network
 from adaptseg.runs.config import make_config
 from adaptseg.streets.samples import write_samples
 from inside import adaptseg
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -126,3 +134,28 @@ def test_a_submission_gets_the_same_score_from_the_official_scripts(network, tmp
     assert score == pytest.approx(evaluate(Predictor.load(network), split)["miou"], rel=1e-12)
     elsewhere = adaptseg("predict", "gta5", *words[2:], "--submission", zipped, "--overwrite")
     assert elsewhere.returncode == 1 and "that has a server" in elsewhere.stderr
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_loses_nothing(network, tmp_path):
+    rng, shots, out = np.random.default_rng(0), tmp_path / "shots", tmp_path / "out"
+    shots.mkdir()
+    for i in range(120):
+        Image.fromarray(rng.integers(0, 255, (60, 120, 3), dtype=np.uint8)).save(shots / f"{i}.png")
+    words = ("predict", shots, "--weights", network, "--out", out, "--workers", "2")
+    call, env = [sys.executable, "-m", "adaptseg", *map(str, words)], {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(call, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    table, end = out / "table.csv", time.time() + 150
+    while not table.is_file() or len(table.read_text().splitlines()) < 2:
+        assert time.time() < end and process.poll() is None, process.communicate()[1][-3000:]
+        time.sleep(0.02)
+    # of its processes the one that has most in memory: a worker, which holds a network
+    max(psutil.Process(process.pid).children(recursive=True), key=lambda p: p.memory_info().rss).kill()
+    assert len(table.read_text().splitlines()) < 110
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    assert list(pd.read_csv(table)["image"]) == list(range(120))  # each once, in natural order
+    predictor = Predictor.load(network)
+    for i in range(120):
+        assert (np.asarray(Image.open(out / "labels" / f"{i}.png")) == predictor(shots / f"{i}.png")).all()
+    assert not [p for p in out.rglob(".*")]  # nothing half-written

@@ -30,7 +30,7 @@ from ..datasets.archives import check_target, part_of, publish
 from ..datasets.domains import load_split
 from ..datasets.labels import ClassSet, read_label
 from ..datasets.splits import Packed, load_label
-from ..reports.predicting import id_table
+from ..reports.predicted import id_table
 from ..runs.config import checked
 from ..streets.samples import dataset_root
 
