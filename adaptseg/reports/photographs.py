@@ -161,7 +161,7 @@ def take_frames(
 
 
 def frame_name(
-    film: Path,
+    film: Path,  # whose frame it is
     second: float,  # since its first frame
 ) -> str:  # such as gate-00012480
     "What a frame of a film is called: its time in milliseconds."

@@ -90,7 +90,7 @@ def read_lines(
 def write_lines(
     file: Path,  # table.csv
     header: list[str],  # its columns
-    lines: Iterable[Line],
+    lines: Iterable[Line],  # of it, in their order
 ) -> None:
     "The whole table."
     with atomic_write(file) as part, open(part, "w", newline="", encoding="utf-8") as f:
@@ -156,7 +156,7 @@ def load_networks(job: PredictJob) -> Predictor | Ensemble:
 
 
 def fingerprint(
-    predictor: Predictor | Ensemble,
+    predictor: Predictor | Ensemble,  # one network, or several
 ) -> str:  # 16 hexadecimal digits for each network
     "What tells a network from another."
     networks = getattr(predictor, "predictors", [predictor])
@@ -221,7 +221,7 @@ def is_done(
 # %% ../../nbs/api/reports/12_predicting.ipynb #066a653b
 def predicted_rows(
     job: PredictJob,
-    predictor: Predictor | Ensemble,
+    predictor: Predictor | Ensemble,  # of the job
     files: dict[str, Path],  # photographs by name
 ) -> Iterator[dict]:  # rows of the table, as photographs are done
     "Predict photographs and write what is kept of them."
