@@ -268,6 +268,7 @@ def for_tools(
     a.add_argument("--out", required=True, help="folder, or .zip")
     a.add_argument("--shapes", help="polygons or masks; polygons, where the form knows them")
     a.add_argument("--tolerance", type=float, help="pixels that polygons may be off, for fewer points (0: exact)")
+    a.add_argument("--only", metavar="LIST", help="a .txt of names, as pick and the dashboards write it; all")
     a.add_argument("--images", action="store_true", help="the photographs as well")
     a.add_argument("--prefix", help="before names, where Label Studio is served them from (/data/local-files/?d=)")
     a.add_argument("--split", default="train", help="of a domain: train, val or test")

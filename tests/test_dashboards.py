@@ -25,6 +25,8 @@ from adaptseg.networks.deeplab import deeplab
 from adaptseg.datasets.labels import CITYSCAPES19
 from adaptseg.runs.config import make_config
 from adaptseg.networks.saving import network_arguments, save_network
+from adaptseg.reports.photographs import predict_job
+from adaptseg.reports.predicting import predict_folder
 from adaptseg.base.files import write_json
 from adaptseg.streets.samples import write_samples
 from browser import CHROMIUM, SHOTS, needs_browser
@@ -50,6 +52,10 @@ def folders(tmp_path_factory):
             CITYSCAPES19,
         )
         write_json(folder / "config.json", {**cfg.model_dump(), "classes_used": "cityscapes19"})
+    weights = root / "runs/gta52cityscapes"
+    for i, method in enumerate(("source_only-s0", "adaptseg_multi-s1")):
+        values = dict(images="cityscapes", weights=str(weights / method), data_root=str(data), confidence=True)
+        predict_folder(predict_job(**values, out=str(root / f"runs/predictions{i}")))
     (folder / "history.csv").write_text(
         "step,seconds,lr,loss_seg1,loss_seg2,loss_D1,loss_D2\n"
         + "".join(f"{s},{s / 2},1e-4,{2 - s / 50},{1.5 - s / 50},0.3,0.4\n" for s in range(10, 60, 10))
@@ -282,7 +288,10 @@ def test_arrow_keys_without_a_click(page):
 
 
 @pytest.mark.parametrize(
-    "tab, has", dict(Results="save PNG", Training="step", Segments="run", Datasets="next", Video="segment").items()
+    "tab, has",
+    dict(
+        Results="save PNG", Training="step", Segments="run", Predictions="wrong here", Datasets="next", Video="segment"
+    ).items(),
 )
 def test_nothing_looks_broken(page, tab, has):
     page.get_by_role("tab", name=tab).click()
@@ -352,6 +361,27 @@ def test_workbench(either):
     canvas.hover(position={"x": 0.52 * box["width"], "y": 0.95 * box["height"]})
     until(lambda: picture.locator(".note").inner_text() == "label 3, road")
     shot(page, "workbench")
+
+
+def test_predictions(either, folders):
+    page, wrong = either, folders / "runs/predictions0/wrong.txt"
+    wrong.unlink(missing_ok=True)
+    page.get_by_role("tab", name="Predictions").click()
+    picture = page.locator(".adaptseg-picture:visible").first
+    until(lambda: "1 of 4" in picture.inner_text())
+    before = content(picture)
+    page.get_by_label("first").select_option("unlike predictions1")
+    page.get_by_role("button", name="differences").click()
+    until(lambda: np.abs(content(picture) - before).mean() > 3)
+    picture.locator("canvas").click(position={"x": 30, "y": 30})
+    until(lambda: "here: " in picture.inner_text())
+    page.get_by_role("button", name="wrong here").click()
+    picture.locator("canvas").click(position={"x": 60, "y": 30})
+    until(lambda: wrong.is_file() and "to mend" in page.inner_text("body"))
+    shot(page, "predictions")
+    assert f"{wrong.read_text().strip()} (1)" in page.inner_text("body")
+    page.keyboard.press("ArrowRight")
+    until(lambda: "2 of 4" in picture.inner_text())
 
 
 def test_dataset_view(either):

@@ -11,6 +11,8 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from adaptseg.dashboards.app import served_notebook, voila_command, voila_environment
+from adaptseg.reports.photographs import predict_job
+from adaptseg.reports.predicting import predict_folder
 from browser import CHROMIUM
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +69,20 @@ def datasets(page):
     take(page, "datasets")
 
 
+def predictions(page):
+    page.get_by_label("first").select_option("unlike predicted/source_only-s0")
+    page.get_by_label("outlines").locator("visible=true").click()
+    time.sleep(5)
+    picture = page.locator(".adaptseg-picture:visible canvas").first
+    page.get_by_role("button", name="wrong here").click()
+    picture.click(position={"x": 700, "y": 300})
+    time.sleep(1)
+    page.get_by_role("button", name="wrong here").click()
+    picture.click(position={"x": 420, "y": 260})  # the probabilities there
+    time.sleep(3)
+    take(page, "predictions")
+
+
 def video(page):
     page.get_by_label("camera").select_option("val camera1")
     page.get_by_role("button", name="segment", exact=True).click()
@@ -87,6 +103,10 @@ def take(page, name):
     print(name, (PICTURES / f"dashboard-{name}.jpg").stat().st_size // 1000, "kB")
 
 
+for run in sorted((ROOT / "runs/demo").glob("*/*/weights.safetensors")):
+    out = ROOT / "runs/demo/predicted" / run.parent.name
+    predict_folder(predict_job(images="cityscapes", weights=str(run.parent), out=str(out), confidence=True))
+
 with tempfile.TemporaryDirectory() as place, sync_playwright() as p:
     notebook = served_notebook(Path(place), str(ROOT / "runs" / "demo"), None, str(Path(place) / "views"))
     app = subprocess.Popen(
@@ -106,6 +126,7 @@ with tempfile.TemporaryDirectory() as place, sync_playwright() as p:
             "Results": results,
             "Training": training,
             "Segments": segments,
+            "Predictions": predictions,
             "Datasets": datasets,
             "Video": video,
         }.items():

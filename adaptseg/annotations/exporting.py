@@ -13,9 +13,6 @@ from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-import numpy as np
-import pandas as pd
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from .cityscapes import write_cityscapes
@@ -23,14 +20,14 @@ from .datumaro import FORMS, write_with_datumaro
 from .label_studio import write_label_studio
 from .labelme import write_labelme
 from .pictures import Picture, Wanted
-from ..base.files import read_json
 from ..base.images import image_size
 from ..base.paths import resolve
 from ..datasets.archives import check_target, part_of, publish
 from ..datasets.domains import load_split
-from ..datasets.labels import ClassSet, read_label
+from ..datasets.few import few_items
+from ..datasets.labels import ClassSet
 from ..datasets.splits import Packed, load_label
-from ..reports.predicted import id_table
+from ..reports.predictions import Predictions
 from ..runs.config import checked
 from ..streets.samples import dataset_root
 
@@ -45,6 +42,7 @@ class AnnotateJob(BaseModel):
     out: str  # folder, or .zip
     shapes: Literal["polygons", "masks"] | None = None  # None: polygons, and masks where the form knows no others
     tolerance: float = Field(0.0, ge=0, le=2)  # pixels that a polygon may be off, to have fewer points
+    only: str | None = None  # a text file of names, such as `adaptseg pick` or the dashboards write; None: all
     images: bool = False  # the photographs as well
     prefix: str = "/data/local-files/?d="  # before names, where Label Studio is served the photographs from
     split: str = "train"  # of a domain
@@ -59,34 +57,32 @@ def annotate_job(**values) -> AnnotateJob:  # fields of `AnnotateJob`; None mean
 # %% ../../nbs/api/annotations/08_exporting.ipynb #535bc8ed
 def predicted(
     folder: Path,  # of `adaptseg predict`
+    only: str | None = None,  # a text file of names; None: all
 ) -> tuple[list[Picture], ClassSet]:  # those without a fault, called as their photographs
     "The pictures of a folder of predictions."
-    known = read_json(folder / "predictions.json")
-    table = pd.read_csv(folder / "table.csv", dtype=str, keep_default_na=False)
-    rows = table[table["fault"] == ""]
-    if not len(rows):
-        raise ValueError(f"{folder} holds no label map: {len(table)} photographs, all with a fault")
+    found = Predictions(folder)
+    rows = found.done if only is None else found.done.loc[_wanted(found, only)]
     lost = [file for file in rows["file"] if not Path(file).is_file()]
     if lost:
         raise FileNotFoundError(f"{lost[0]}, whose label map {folder} holds, is not there ({len(lost)} of {len(rows)})")
-    classes = _classes(folder / "labels" / f"{rows['image'].iloc[0]}.png", known)
-    decode = (lambda raw: raw) if known["ids"] == "train" else lambda raw: id_table(known["ids"]).encode(raw, classes)
-    read = lru_cache(maxsize=2)(lambda image: decode(read_label(folder / "labels" / f"{image}.png")))
-    pictures = []
+    read, pictures = lru_cache(maxsize=2)(found.labels), []
     for image, file, width, height in zip(rows["image"], rows["file"], rows["width"], rows["height"]):
         name = (PurePosixPath(image).parent / Path(file).name).as_posix()
         pictures.append(Picture(name, Path(file), partial(read, image), (int(width), int(height))))
-    return pictures, classes
+    return pictures, found.classes
 
 
-def _classes(file, known):
-    "Names from the manifest, colours from the palette of a label map."
-    names = tuple(known["classes"])
-    with Image.open(file) as image:
-        colours = np.reshape((image.getpalette("RGB") or []) + [0] * 768, (-1, 3))[:256]
-    numbers = dict(enumerate(names)) if known["ids"] == "train" else id_table(known["ids"]).ids
-    ids = [next(number for number, name in numbers.items() if name == wanted) for wanted in names]
-    return ClassSet("predictions", names, tuple(map(tuple, colours[ids].tolist())))
+def _wanted(found, only):
+    "The names in a list, each once."
+    if not resolve(only).is_file():
+        raise FileNotFoundError(f"only: there is no list {resolve(only)}: expected a name of a photograph in each line")
+    lines = map(str.strip, resolve(only).read_text(encoding="utf-8-sig").splitlines())
+    names = list(dict.fromkeys(filter(None, lines)))
+    lost = [name for name in names if name not in found.done.index]
+    if lost or not names:
+        what = f"{lost[0]}, of which {found.folder} holds no label map" if lost else "no photograph"
+        raise ValueError(f"only: {only} names {what}")
+    return names
 
 # %% ../../nbs/api/annotations/08_exporting.ipynb #e0d78016
 def of_domain(
@@ -96,9 +92,10 @@ def of_domain(
     split = load_split(job.labels, job.split, dataset_root(job.data_root, job.labels), labels="some")
     if any(isinstance(item.image, Packed) for item in split.items):
         raise ValueError(f"labels: {job.labels} lies in tar shards, out of which no tool reads: give the folder")
-    files = [Path(item.image) for item in split.items]
+    items = few_items(split, job.only) if job.only else split.items
+    files = [Path(item.image) for item in items]
     shared = Path(os.path.commonpath([file.parent for file in files]))
-    read = lru_cache(maxsize=2)(lambda i: load_label(split.items[i], split.classes))
+    read = lru_cache(maxsize=2)(lambda i: load_label(items[i], split.classes))
     pictures = []
     for i, file in enumerate(files):
         name = file.relative_to(shared).as_posix()
@@ -112,7 +109,7 @@ def write_annotations(
     "The label maps of a job as its tool takes them: a folder, or a zip."
     target = resolve(job.out)
     source = resolve(job.labels)
-    pictures, classes = predicted(source) if (source / "predictions.json").is_file() else of_domain(job)
+    pictures, classes = predicted(source, job.only) if (source / "predictions.json").is_file() else of_domain(job)
     masks = job.form == "voc" if job.shapes is None else job.shapes == "masks"
     wanted = Wanted(classes.names, classes.colours, masks, job.tolerance, job.images, job.prefix)
     if job.form != "label_studio":
