@@ -99,7 +99,12 @@ def _together(files, where, job):
     if lost:
         raise FileNotFoundError(f"images: {where} names {lost[0]}, which is not there ({len(lost)} of {len(files)})")
     files = {Path(os.path.abspath(f)) for f in files}
-    return _named(files, Path(os.path.commonpath([f.parent for f in files])), job)
+    shared = Path(os.path.commonpath([f.parent for f in files]))
+    return _named(_in_order(files, shared), shared, job)
+
+
+def _in_order(files, folder):
+    return sorted(files, key=lambda f: natural(f.relative_to(folder)))
 
 
 def _photograph(name):
@@ -114,12 +119,12 @@ def _in_archive(archive, job):
     if not found:
         raise FileNotFoundError(f"images: {archive} holds no photograph ({', '.join(IMAGES)})")
     folder = job.path / PHOTOGRAPHS
-    return _named([folder / path for path in found], folder, None)
+    return _named(_in_order([folder / path for path in found], folder), folder, None)
 
 
 def _named(files, folder, job):
     results = job.path if job else None
-    found = named_images(sorted(files, key=lambda f: natural(f.relative_to(folder))), folder, results=results)
+    found = named_images(files, folder, results=results)
     if not found:
         raise FileNotFoundError(f"images: {folder} holds no photograph")
     return found

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'AHEAD', 'FREE', 'columns', 'Line', 'table_line', 'read_lines', 'write_lines', 'ahead', 'open_predictions',
-           'load_networks', 'fingerprint', 'predict_folder', 'read_table', 'is_done', 'predicted_rows']
+           'load_networks', 'fingerprint', 'predict_folder', 'read_table', 'unfinished', 'predicted_rows']
 
 # %% ../../nbs/api/reports/12_predicting.ipynb #aa56711e
 import csv
 import io
+import os
 import shutil
 import time
 from collections import deque
@@ -34,7 +35,7 @@ from ..evaluation.predict import Predictor
 from ..networks.saving import checksum
 from .evaluation import parse_scales
 from .photographs import PHOTOGRAPHS, PredictJob, find_photographs, take_out
-from .predicted import ENDINGS, check_ids, doubts, keep, places
+from .predicted import ENDINGS, check_ids, doubts, folders, keep, places
 from ..unsupervised.fusion import fuse
 from ..unsupervised.segmenter import Segmenter
 
@@ -175,7 +176,7 @@ def predict_folder(
     with owned(job.path):
         done = open_predictions(job, predictor)
         take_out(job)
-        todo = {name: file for name, file in files.items() if not is_done(job, name, file, done.get(name))}
+        todo = unfinished(job, files, done)
         table, header = job.path / "table.csv", columns(predictor.classes)
         write_lines(table, header, done.values())  # whole again, whatever a kill left of it
         with open(table, "a", newline="", encoding="utf-8") as f, _bar(len(todo)) as bar:
@@ -207,16 +208,16 @@ def read_table(
     return pd.read_csv(file, dtype=texts, keep_default_na=False, na_values=empty)
 
 
-def is_done(
+def unfinished(
     job: PredictJob,
-    name: str,  # of a photograph
-    file: Path,  # it
-    line: Line | None,  # of the table
-) -> bool:
-    "Is all of it there, of the file as it is now?"
-    if not line or line.bad or line.state != " ".join(map(str, file_state(file))):
-        return False
-    return all(f.exists() for f in places(job, name).values())
+    files: dict[str, Path],  # photographs by name
+    done: dict[str, Line],  # of the table
+) -> dict[str, Path]:  # those of which not all is there, of the file as it is now
+    "What is still to be done. Texts instead of paths: there may be a hundred thousand."
+    where = [(str(folder), ENDINGS[kind]) for kind, folder in folders(job).items()]
+    there = lambda name: all(os.path.exists(f"{folder}/{name}{ending}") for folder, ending in where)
+    fresh = lambda line, file: line and not line.bad and line.state == " ".join(map(str, file_state(file)))
+    return {name: file for name, file in files.items() if not (fresh(done.get(name), file) and there(name))}
 
 # %% ../../nbs/api/reports/12_predicting.ipynb #066a653b
 def predicted_rows(
