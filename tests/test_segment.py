@@ -304,6 +304,7 @@ WHOLE = dict(
     imports=1,
     loader=2,
     pairs=8,
+    photographs=2,
     explored=40,
 )
 MORE_ROWS = (
@@ -312,6 +313,7 @@ MORE_ROWS = (
     "vote by one count",
     "training, images/s",
     "selftrain,lambda_mask=1",
+    "of the bare network's rate",
     "adaptseg.core",
 )
 

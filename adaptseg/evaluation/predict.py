@@ -34,21 +34,24 @@ from ..runs.config import parse_size
 def predict_labels(
     logits: Tensor,  # (N, C, h, w)
     size: tuple[int, int],  # (height, width) of the label maps
-    rows: int = 128,  # height of a band
+    rows: int = 16,  # height of a band
 ) -> Tensor:  # (N, height, width) int64 train ids
     "The argmax of upsampled logits, band by band; equal to `upsample(logits, size).argmax(1)`."
-    (H, W), h, logits = size, logits.shape[-2], logits.float() if logits.dtype.itemsize < 4 else logits
+    (H, W), (C, h) = size, logits.shape[1:3]
+    logits = (logits.float() if logits.dtype.itemsize < 4 else logits).contiguous()  # class by class, as the maximum
+    order = torch.arange(C, 0, -1, dtype=torch.uint8, device=logits.device)[:, None, None]
     out = torch.empty(len(logits), H, W, dtype=torch.int64, device=logits.device)
     for top in range(0, H, rows):
         y = torch.arange(top, min(top + rows, H), dtype=logits.dtype) * ((h - 1) / max(H - 1, 1))
         low = y.long().clamp(max=max(h - 2, 0))
-        t, first, end = (y - low).view(1, -1, 1, 1).to(logits), int(low[0]), min(int(low[-1]) + 2, h)
-        # along the width first, bilinear is separable; (N, rows of logits, W, C), as the maximum reads it
-        wide = upsample(logits[:, :, first:end], (end - first, W)).permute(0, 2, 3, 1).contiguous()
-        low -= first
-        out[:, top : top + rows] = (
-            wide[:, low].lerp_(wide[:, (low + 1).clamp(max=end - first - 1)], t).max(-1).indices
-        )  # several times as fast as argmax
+        t, first, end = (y - low).view(-1, 1).to(logits), int(low[0]), min(int(low[-1]) + 2, h)
+        # along the width first, bilinear is separable; (N, C, rows of logits, W)
+        wide = upsample(logits[:, :, first:end], (end - first, W))
+        low, high = ((low + step - first).clamp(max=end - first - 1).to(wide.device) for step in (0, 1))
+        band = wide.index_select(2, low).lerp_(wide.index_select(2, high), t)
+        # the first of the largest, without an argmax: of the classes that equal the maximum the one of highest order
+        found = ((band == band.amax(1, keepdim=True)) * order).amax(1)
+        out[:, top : top + rows] = (C - found).clamp_(max=C - 1)
     return out
 
 # %% ../../nbs/api/evaluation/03_predict.ipynb #615d5adc

@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-from scipy.ndimage import distance_transform_edt
-from skimage.measure import regionprops_table
+from scipy import ndimage
+from skimage.measure import label as connected_components
 from torch import Tensor
 
 from ..datasets.labels import IGNORE, ClassSet
@@ -79,21 +79,17 @@ def find_objects(
     probabilities: Tensor | None = None,  # (C, H, W), for the confidence
 ) -> tuple[np.ndarray, pd.DataFrame]:  # (H, W) int64 object numbers, 0 elsewhere; a row for each, largest first
     "The wanted objects of a prediction: map and table."
-    wanted = np.isin(pred, classes.group(group))
-    number = np.where(wanted, connected(np.where(wanted, pred, IGNORE).astype(np.int64)) + 1, 0)
-    number = np.unique(number, return_inverse=True)[1].reshape(pred.shape) + (not (~wanted).any())
-    measured = pd.DataFrame(regionprops_table(number, pred, properties=("label", "area", "bbox", "intensity_max")))
-    table = pd.DataFrame(
-        {
-            "object": measured["label"],
-            "class": [classes.names[int(c)] for c in measured["intensity_max"]],
-            "area": measured["area"].astype(int),
-            "top": measured["bbox-0"],
-            "left": measured["bbox-1"],
-            "bottom": measured["bbox-2"],
-            "right": measured["bbox-3"],
-        }
-    )
+    kinds = np.zeros(256, np.uint8)  # 0 for what is not wanted
+    kinds[list(classes.group(group))] = 1 + np.arange(len(classes.group(group)), dtype=np.uint8)
+    number = connected_components(kinds[pred], background=0, connectivity=1)
+    boxes = [(top.start, left.start, top.stop, left.stop) for top, left in ndimage.find_objects(number)]
+    area = np.bincount(number.ravel())
+    of = np.zeros(len(area), np.uint8)
+    of[number] = pred  # every pixel of an object says the same
+    table = pd.DataFrame(boxes, columns=("top", "left", "bottom", "right"), dtype=int)
+    table.insert(0, "object", np.arange(1, len(area)))
+    table.insert(1, "class", [classes.names[c] for c in of[1:]])
+    table.insert(2, "area", area[1:])
     if probabilities is not None:
         of = (
             probabilities.gather(0, torch.from_numpy(pred.astype(np.int64)).to(probabilities.device)[None])[0]
@@ -124,7 +120,7 @@ def border_hits(
     "Counts of border pixels, to be summed over images."
     found, true = borders(np.where(label == IGNORE, IGNORE, pred)), borders(label)
     reach = tolerance * np.hypot(*label.shape)
-    near = lambda a, b: int((distance_transform_edt(~b)[a] <= reach).sum()) if b.any() else 0
+    near = lambda a, b: int((ndimage.distance_transform_edt(~b)[a] <= reach).sum()) if b.any() else 0
     return np.array([near(found, true), found.sum(), near(true, found), true.sum()])
 
 
