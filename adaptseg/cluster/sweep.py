@@ -184,7 +184,7 @@ def connect(
         import dask
         from distributed import Client, Nanny, Scheduler, SpecCluster
     except ImportError:
-        raise ImportError("sweeps need the package distributed: pip install -e '.[cluster]' in the clone") from None
+        raise ImportError("workers need the package distributed: pip install -e '.[cluster]' in the clone") from None
     if scheduler and workers:
         raise ValueError("workers: a scheduler has its own; give either workers or scheduler")
     if scheduler:

@@ -163,7 +163,7 @@ def image(self: Reviewer) -> str:
 @patch
 def modes(self: Reviewer) -> list[str]:
     "What can be seen of it: confidence and entropy where they were kept, differences where folders are compared."
-    kept = [kind for kind in ("confidence", "entropy") if self.found and self.found.values[kind]]
+    kept = [kind for kind in ("confidence", "entropy") if self.found and self.found.values.get(kind)]
     return ["classes", "photograph", *kept, *(["differences"] if self.other else [])]
 
 # %% ../../nbs/api/dashboards/10_reviewer.ipynb #1303cdf5

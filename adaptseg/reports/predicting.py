@@ -135,7 +135,8 @@ def open_predictions(
     if not file.is_file() and job.path.exists() and any(p.name != PHOTOGRAPHS for p in job.path.iterdir()):
         raise FileExistsError(f"{job.path} exists and holds no predictions: choose another `out`")
     before = read_json(file) if file.is_file() else values
-    changed = [k for k in values if before.get(k) != values[k] and k != "weights"]
+    usual = {k: field.default for k, field in PredictJob.model_fields.items()}  # of what an older folder does not say
+    changed = [k for k in values if before.get(k, usual.get(k)) != values[k] and k != "weights"]
     if changed and not job.overwrite:
         raise FileExistsError(
             f"{job.path} was made with another {', '.join(changed)}: --overwrite replaces it, another `out` keeps both"
