@@ -65,10 +65,10 @@ def predicted(
     lost = [file for file in rows["file"] if not Path(file).is_file()]
     if lost:
         raise FileNotFoundError(f"{lost[0]}, whose label map {folder} holds, is not there ({len(lost)} of {len(rows)})")
-    read, pictures = lru_cache(maxsize=2)(found.labels), []
+    pictures = []
     for image, file, width, height in zip(rows["image"], rows["file"], rows["width"], rows["height"]):
         name = (PurePosixPath(image).parent / Path(file).name).as_posix()
-        pictures.append(Picture(name, Path(file), partial(read, image), (int(width), int(height))))
+        pictures.append(Picture(name, Path(file), partial(found.labels, image), (int(width), int(height))))
     return pictures, found.classes
 
 

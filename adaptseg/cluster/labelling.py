@@ -23,7 +23,7 @@ from ..reports.photographs import PredictJob
 from ..reports.predicting import fingerprint, load_networks, predict_folder, predicted_rows
 
 # %% ../../nbs/api/cluster/01_labelling.ipynb #bae3fa0a
-_KEPT, _ONE = {}, Lock()  # a worker's network, the last one; a worker with many threads has one device
+_KEPT, _ONE = {}, Lock()  # a worker's last network and its fingerprint; a worker with many threads has one device
 
 
 def predict_chunk(
@@ -38,10 +38,12 @@ def predict_chunk(
     with _ONE:
         if key not in _KEPT:
             _KEPT.clear()
-            _KEPT[key] = load_networks(job)
-        if fingerprint(_KEPT[key]) != network:
+            loaded = load_networks(job)
+            _KEPT[key] = loaded, fingerprint(loaded)
+        predictor, found = _KEPT[key]
+        if found != network:
             raise ValueError(f"{', '.join(job.weights)}: a worker found other weights there than the one that asked")
-        return list(predicted_rows(job, _KEPT[key], files))
+        return list(predicted_rows(job, predictor, files))
 
 # %% ../../nbs/api/cluster/01_labelling.ipynb #1397fd59
 def predict_on_workers(

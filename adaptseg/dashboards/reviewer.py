@@ -21,13 +21,14 @@ from ..base.cache import cached
 from ..base.files import atomic_write
 from ..base.images import read_image
 from ..base.paths import resolve
-from .looks import PIXELS, confidence_map, outlined, stamp
+from .looks import PIXELS, confidence_map, outlined, small_image, stamp
 from ..datasets.labels import IGNORE
+from ..datasets.splits import Item
 from ..evaluation.figures import error_map, paint_classes
 from ..reports.photographs import predict_job
 from ..reports.predictions import Predictions
 from ..reports.predicting import fingerprint, load_networks
-from ..unsupervised.images import resize_image, resize_map, working_size
+from ..unsupervised.images import resize_map, working_size
 
 # %% ../../nbs/api/dashboards/10_reviewer.ipynb #1f3c514c
 ORDERS = ("least sure", "by name", "most selected objects")  # and most of a class, and most unlike another folder
@@ -63,13 +64,8 @@ def open(
     if name not in self.folders:
         known = ", ".join(self.folders) or f"none in {self.runs}: adaptseg predict makes some"
         raise ValueError(f"there are no predictions {name!r} here: expected one of {known}")
-    self.found, self.name, self.other, self.networks, self.seen = (
-        Predictions(self.folders[name]),
-        name,
-        None,
-        None,
-        ("",),
-    )
+    self.found, self.name = Predictions(self.folders[name]), name
+    self.networks, self.seen = None, ("",)  # the network, once asked; a photograph, and its probabilities
     self.marks = self._read_marks()
     self.sort("least sure")
 
@@ -86,24 +82,22 @@ def orders(self: Reviewer) -> list[str]:
 def sort(
     self: Reviewer,
     order: str,  # of `orders`
-    told: Callable[[float], None] = lambda share: None,  # how much is compared, 0..1
 ) -> None:
     "Another order; what is seen is then the first."
     if order not in self.orders():
         raise ValueError(f"there is no order {order!r}: expected one of {', '.join(self.orders())}")
-    table, self.order = self.found.done, order
-    self.other = None
+    table, self.other = self.found.done, None
     if order == "by name":
         rank = pd.Series(range(len(table)), table.index)
     elif order == "least sure":
         rank = table["confidence"]
     elif order.startswith("unlike "):
-        rank = -self.differences(order.removeprefix("unlike "), told)
+        rank = -self.differences(order.removeprefix("unlike "))
     elif order == "most selected objects":
         rank = -table[[c for c in self.found.classes.names if c in table.columns]].sum(axis=1)
     else:
         rank = -table[f"{order.removeprefix('most ')} %"]
-    self.names, self.index = list(rank.sort_values(kind="stable").index), 0
+    self.order, self.names, self.index = order, list(rank.sort_values(kind="stable").index), 0
 
 # %% ../../nbs/api/dashboards/10_reviewer.ipynb #735356d7
 @patch
@@ -182,9 +176,8 @@ def picture(self: Reviewer) -> np.ndarray:  # (h, w, 3) uint8 RGB, of at most ha
 
 @patch
 def _painted(self: Reviewer):
-    rgb = np.asarray(read_image(self.found.photograph(self.image)))
-    small = working_size(rgb.shape[:2], PIXELS)
-    image, classes = resize_image(rgb, small), self.found.classes
+    image, classes = small_image(Item(self.found.photograph(self.image))), self.found.classes
+    small = image.shape[:2]
     if self.mode in ("confidence", "entropy") and self.mode in self.modes():
         with Image.open(self.found.place(self.mode, self.image)) as kept:
             sure = np.asarray(kept)

@@ -78,10 +78,8 @@ def count_objects(
 ) -> dict[str, float]:  # 'person': objects, 'person %': share of the picture, 0..100; so for each selected class
     "The selected objects in a prediction."
     table = seen_objects(pred, classes)[1]
-    area = table.groupby("class")["area"].sum()
-    return counted_objects(table, classes) | {
-        f"{name} %": 100 * float(area.get(name, 0)) / pred.size for name in counted_objects(table, classes)
-    }
+    objects, area = counted_objects(table, classes), table.groupby("class")["area"].sum()
+    return objects | {f"{name} %": 100 * float(area.get(name, 0)) / pred.size for name in objects}
 
 # %% ../../nbs/api/reports/06_filming.ipynb #1e798fc3
 def paint_selected(

@@ -143,7 +143,8 @@ def open_predictions(
         )
     job.path.mkdir(parents=True, exist_ok=True)
     if changed:  # nothing of before stays among what comes; what a kill leaves of it is still another's
-        table.unlink(missing_ok=True)
+        for old in (table, *(job.path / name for name in ("table.parquet", "sheet.png", "wrong.csv", "wrong.txt"))):
+            old.unlink(missing_ok=True)
         for kind in ENDINGS:
             shutil.rmtree(job.path / kind, ignore_errors=True)
     write_json(file, values)
@@ -174,6 +175,10 @@ def predict_folder(
     files = find_photographs(job)
     predictor = predictor or load_networks(job)
     check_ids(predictor.classes, job.ids)
+    if job.cutouts and not predictor.classes.group("selected"):
+        raise ValueError(
+            f"cutouts: {predictor.classes.name} has no selected objects: give the class set a group 'selected'"
+        )
     with owned(job.path):
         done = open_predictions(job, predictor)
         take_out(job)

@@ -6,6 +6,7 @@
 __all__ = ['Predictions']
 
 # %% ../../nbs/api/reports/15_predictions.ipynb #dc66c6c4
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ class Predictions:
         self.done = self.table[self.table["fault"] == ""]  # those that have a label map
         if not len(self.done):
             raise ValueError(f"{folder} holds no label map: {len(self.table)} photographs, all with a fault")
+        self.labels = lru_cache(maxsize=2)(self.labels)  # whoever points into a picture asks again and again
         first = self.place("labels", self.done["image"].iloc[0])
         self.classes = _classes(first, tuple(self.values["classes"]), self.values["ids"])
 
