@@ -9,7 +9,8 @@ HERE = Path(__file__).parent
 config = ConfigParser(delimiters=["="], interpolation=None)
 config.read(HERE / "settings.ini", encoding="utf8")
 cfg = config["DEFAULT"]
-extras = {name: cfg[f"{name}_requirements"].split() for name in ("docs", "cluster", "lite", "export", "heic", "labelling")}
+EXTRAS = ("docs", "cluster", "lite", "export", "heic", "labelling", "tracking", "remote")
+extras = {name: cfg[f"{name}_requirements"].split() for name in EXTRAS}
 extras["dev"] = [*cfg["dev_requirements"].split(), *(package for extra in extras.values() for package in extra)]
 
 setup(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LIBRARY', 'KINDS', 'Parameter', 'class_fields', 'read_parameters', 'method_parameters', 'Named', 'Command', 'parser',
-           'on_workers', 'others', 'with_a_network', 'that_looks', 'labels_of_photographs', 'for_tools', 'parse',
-           'main']
+           'on_workers', 'others', 'with_a_network', 'given_away', 'that_looks', 'labels_of_photographs', 'for_tools',
+           'parse', 'main']
 
 # %% ../nbs/api/04_cli.ipynb #6afcc71f
 import argparse
@@ -220,6 +220,19 @@ def with_a_network(
     e.add_argument("weights", metavar="RUN", help="a run's folder, a weight file, its address, or a released name")
     e.add_argument("--out", help="the file, .onnx or .pt2; network.onnx in the run's folder")
     e.add_argument("--size", help="network input such as 1024x512; the run's target size")
+    given_away(commands)
+
+# %% ../nbs/api/04_cli.ipynb #0e4e5571
+def given_away(
+    commands,  # what `add_subparsers` gives
+) -> None:
+    "The command that makes a run something for others."
+    p = commands.add_parser("publish", help="a run as a Hugging Face folder, with a model card; pushed only if asked")
+    p.add_argument("weights", metavar="RUN", help="a finished run's folder")
+    p.add_argument("--out", required=True, help="folder to write")
+    p.add_argument("--push", metavar="OWNER/NAME", help="send it to the Hub, where it is private")
+    p.add_argument("--public", action="store_true", help="let everybody see what is pushed")
+    p.add_argument("--licence", help="as the Hub names it, such as cc-by-nc-4.0")
 
 # %% ../nbs/api/04_cli.ipynb #1017f890
 def that_looks(

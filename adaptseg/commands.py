@@ -6,7 +6,8 @@
 __all__ = ['COMMANDS', 'train_command', 'train_together', 'segment_command', 'evaluate_command', 'experiments_command',
            'compare_command', 'leaderboard_command', 'told', 'dataset_command', 'demo_command', 'table_command',
            'choose_command', 'pick_command', 'benchmark_command', 'sweep_command', 'predict_command',
-           'annotations_command', 'video_command', 'export_command', 'app_command', 'doctor_command', 'run_command']
+           'annotations_command', 'video_command', 'export_command', 'publish_command', 'app_command', 'doctor_command',
+           'run_command']
 
 # %% ../nbs/api/03_commands.ipynb #a3bd52a8
 import argparse
@@ -40,6 +41,7 @@ from .reports.leaderboard import leaderboard_job
 from .reports.photographs import PredictJob, find_photographs, predict_job
 from .reports.predicted import places
 from .reports.predicting import predict_folder
+from .reports.publishing import publish
 from .reports.submission import check_submission, write_submission
 from .runs.config import as_parameters, make_config
 from .runs.folder import Run, check_free, differences, run_path
@@ -297,6 +299,12 @@ def export_command(args: argparse.Namespace) -> None:
     "`adaptseg export`: a network as a program that needs nothing of this kit."
     export(args.weights, args.out, args.size)
 
+
+def publish_command(args: argparse.Namespace) -> None:
+    "`adaptseg publish`: a run as a folder for others."
+    folder = publish(args.weights, args.out, args.push, args.public, args.licence)
+    print(f"in {folder}" + (f", and on the Hub as {args.push}" if args.push else "; nothing was sent anywhere"))
+
 # %% ../nbs/api/03_commands.ipynb #df297221
 def app_command(args: argparse.Namespace) -> None:
     "`adaptseg app`: serve the dashboards."
@@ -326,6 +334,7 @@ COMMANDS = {
     "annotations": annotations_command,
     "video": video_command,
     "export": export_command,
+    "publish": publish_command,
     "app": app_command,
     "doctor": doctor_command,
 }

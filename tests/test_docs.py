@@ -337,6 +337,8 @@ RUN = [  # a command, the test that runs it, and what in that test does
     ),
     (r"make app|adaptseg app.*", "test_dashboards.py", "test_app_serves_only_what_it_is_given", "app"),
     (r"make docs", "test_docs.py", "site", "nbs/_site/build.py"),
+    (r"adaptseg train .*--log .*", "test_trackers.py", "start", '"adaptseg", "train"'),
+    (r"adaptseg publish.*", "test_publish.py", "test_published_pushed_fetched_and_used", '"publish"'),
     (r"adaptseg train .*--resume", "test_resume.py", "test_killed_run_resumes_exactly", "resume=True"),
     (r"adaptseg train .*folder:.*", TRAIN, "test_unlabelled_folder_is_predicted_without_scores", "folder:"),
     (r"adaptseg train --init runs/.*", TRAIN, "test_nothing_labelled_to_validate_on", "init=str(run.path)"),
@@ -418,7 +420,7 @@ RUN = [  # a command, the test that runs it, and what in that test does
     ),
 ]
 NOT_RUN = [  # a command, and why no test runs it; its names and values are checked all the same
-    (r"make install|pip install .*(cluster|export).*", "CI begins with it, all extras"),
+    (r"make install|pip install .*(cluster|export|tracking|remote).*", "CI begins with it, all extras"),
     (r"make test|(KILLS=20 )?\.venv/bin/python -m pytest .*", "it is what runs these tests"),
     (r"make slow", "minutes a test; run by hand before a release"),
     (r"make export", "tests/run does the same on a copy, and test_home_is_the_readme the rest"),

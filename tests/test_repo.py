@@ -174,7 +174,8 @@ def test_every_package_that_is_imported_is_declared():
     settings = ConfigParser(delimiters=["="], interpolation=None)
     settings.read(ROOT / "settings.ini", encoding="utf8")
     values = settings["DEFAULT"]
-    kinds = ("requirements", *(f"{extra}_requirements" for extra in ("cluster", "export", "heic", "labelling")))
+    extras = ("cluster", "export", "heic", "labelling", "tracking", "remote")
+    kinds = ("requirements", *(f"{extra}_requirements" for extra in extras))
     names = " ".join(values[k] for k in kinds).split()
     declared = {re.split(r"[<>=]", name)[0].lower().replace("_", "-") for name in names}
     whose = packages_distributions()

@@ -93,7 +93,7 @@ def test_command_keeps_the_notebook_and_does_not_overwrite(data, tmp_path):
         accumulate=2,
         crop="off",
         scale="off",
-        tensorboard=True,
+        log="tensorboard",
     )
     done = adaptseg("train", *args)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'RELEASED', 'read_state', 'split_part', 'read_torch', 'Diagnosis', 'diagnose_state', 'diagnose',
-           'imagenet_weights', 'LoadReport', 'load_weights', 'open_network', 'convert', 'locate']
+           'imagenet_weights', 'LoadReport', 'load_weights', 'open_network', 'convert', 'locate', 'from_hub']
 
 # %% ../../nbs/api/networks/11_weights.ipynb #8c0a5628
 import os
@@ -332,9 +332,14 @@ def diagnose(
     "What a weight file is; a ValueError for one that is damaged, unsafe or unknown."
     folder, part = split_part(path)
     if folder.is_dir():
-        path = folder / f"{part or 'weights'}.safetensors"
+        path = folder / f"{part or _whole(folder)}.safetensors"
     state, head = read_state(path)
     return diagnose_state(state, head, str(path), backbone)
+
+
+def _whole(folder):
+    "What the weights of a folder are called: a run's, or a published network's."
+    return "model" if (folder / "model.safetensors").is_file() else "weights"
 
 # %% ../../nbs/api/networks/11_weights.ipynb #684448ac
 def imagenet_weights(
@@ -507,13 +512,30 @@ RELEASED = {
 
 
 def locate(
-    init: str,  # a name in `RELEASED`, an address, a run's folder, or a weight file
+    init: str,  # a name in `RELEASED`, an address, hf://OWNER/NAME, a run's folder, or a weight file
 ) -> Path:
     "The file or folder, fetched into data/weights (or ADAPTSEG_WEIGHTS) if it has to be."
     url = RELEASED.get(init, init)
+    if url.startswith("hf://"):
+        return from_hub(url)
     if re.match(r"https?://|file://", url):
         return fetch(url, Path(os.environ.get("ADAPTSEG_WEIGHTS") or resolve("data/weights")))
     path = resolve(init)
     if not split_part(path)[0].exists():
         raise FileNotFoundError(f"init: there is no weight file or run {path}; released names: {', '.join(RELEASED)}")
     return path
+
+
+def from_hub(
+    address: str,  # hf://OWNER/NAME or hf://OWNER/NAME@REVISION
+) -> Path:  # in the Hub's own cache
+    "The weights of a network that somebody published."
+    from huggingface_hub import hf_hub_download
+
+    name, _, revision = address.removeprefix("hf://").partition("@")
+    if name.count("/") != 1:
+        raise ValueError(f"init: expected hf://OWNER/NAME or hf://OWNER/NAME@REVISION, found {address}")
+    try:
+        return Path(hf_hub_download(name, "model.safetensors", revision=revision or None))
+    except (OSError, ValueError) as e:  # all that the Hub's client raises
+        raise FileNotFoundError(f"init: {address} could not be fetched ({str(e).splitlines()[0]})") from None

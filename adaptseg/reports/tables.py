@@ -67,7 +67,7 @@ def settings(
     run: Run,  # finished or not
 ) -> dict:  # name -> value
     "The values of a run that make the experiment: all but its seed, its place, and how fast it was."
-    free = {*FACTS, *RESUMABLE, "seed", "name", "preset", "data_root", "classes", "val_every", "tensorboard"}
+    free = {*FACTS, *RESUMABLE, "seed", "name", "preset", "data_root", "classes", "val_every"}
     return {k: v for k, v in run.config.items() if k not in free}
 
 

@@ -173,7 +173,7 @@ class Config(LearningValues):
     seed: Annotated[int, Field(ge=0)] = 0  # of weights that are drawn, of the images' order and augmentation
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
-    tensorboard: bool = False  # also log for TensorBoard, into the run folder
+    log: str = ""  # where the history is sent as well: tensorboard, mlflow, wandb, joined by commas
 
     @model_validator(mode="before")
     @classmethod
