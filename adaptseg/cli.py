@@ -249,7 +249,8 @@ def labels_of_photographs(
 ) -> None:
     "The command that labels what has no labels."
     p = commands.add_parser("predict", help="label maps of photographs: indexed PNG of their size, and a table")
-    p.add_argument("images", metavar="IN", help="a photograph, a folder, a pattern, a .txt, a zip, a film, or a domain")
+    meant = "a photograph, a folder, a pattern, a .txt, a zip, a film, a domain, or an address such as s3://..."
+    p.add_argument("images", metavar="IN", help=meant)
     which = "a run's folder, a weight file, its address, a released name; several are averaged"
     p.add_argument("--weights", required=True, nargs="+", metavar="RUN", help=which)
     that_looks(p)

@@ -22,6 +22,7 @@ from .base.claims import owned
 from .base.files import atomic_write
 from .base.distributed import launched, main_first, start, stop
 from .base.notebooks import NOTEBOOKS, NotebookFailed, given, run_notebook
+from .base.addresses import is_address
 from .base.paths import resolve
 from .cluster.labelling import predict_on_workers
 from .cluster.sweep import LiveTable, Sweep, segment_on_workers, stop_on_failed_rows, sweep_rows
@@ -39,7 +40,7 @@ from .reports.experiments import experiments_job
 from .reports.filming import film
 from .reports.leaderboard import leaderboard_job
 from .reports.photographs import PredictJob, find_photographs, predict_job
-from .reports.predicted import places
+from .reports.predicted import places, there
 from .reports.predicting import predict_folder
 from .reports.publishing import publish
 from .reports.submission import check_submission, write_submission
@@ -253,13 +254,13 @@ def predict_command(args: argparse.Namespace) -> None:
     if args.dry_run:
         files = find_photographs(job)
         first = list(files.items())[:10]
-        lines = [f"{file} -> {places(job, name)['labels']}" for name, file in first]
+        lines = [f"{file} -> {there(job, places(job, name)['labels'])}" for name, file in first]
         print(*lines, f"{len(files)} photographs, nothing was done", sep="\n")
         return
     on_workers = args.workers or args.scheduler
     table = predict_on_workers(job, args.workers, args.scheduler) if on_workers else predict_folder(job)
-    bad = table[table["fault"] != ""]
-    print(f"{job.path}: {len(table) - len(bad)} label maps in labels, what is in them in table.csv")
+    bad, where = table[table["fault"] != ""], job.out if is_address(job.out) else job.path
+    print(f"{where}: {len(table) - len(bad)} label maps in labels, what is in them in table.csv")
     if len(bad):
         first = bad.iloc[0]
         raise ValueError(f"{len(bad)} of {len(table)} could not be read, {first['image']} first: {first['fault']}")

@@ -371,6 +371,12 @@ RUN = [  # a command, the test that runs it, and what in that test does
     (r"adaptseg compare.*", "test_experiments.py", "test_compare_command", 'adaptseg("compare"'),
     (r"adaptseg evaluate.*", "test_docs.py", "test_evaluate_command", '"evaluate"'),
     (r"adaptseg video .*", DATA, "test_adaptseg_video", '"video"'),
+    (
+        r"adaptseg predict (s3|zip)://.*",
+        "test_stores.py",
+        "test_an_archive_in_a_store_and_another_network",
+        '"zip://::s3://',
+    ),
     (r"adaptseg predict.*", "test_predict.py", "test_predict_a_folder", '"predict"'),
     (r"adaptseg annotations.*", "test_annotations.py", "test_command", '"annotations"'),
     (

@@ -206,6 +206,8 @@ def _decoded(path) -> Image.Image:
             return _upright(image, turn)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no image file {path}.") from None
+    except ConnectionError:
+        raise  # of a store: nothing is known of the picture
     except BROKEN as e:
         raise damaged(path, e) from e
 

@@ -9,7 +9,7 @@ __all__ = ['PHOTOGRAPHS', 'FRAMES', 'PredictJob', 'predict_job', 'find_photograp
 import glob
 import os
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from PIL import Image
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..base.files import atomic_write, file_state, read_json, write_json
 from ..base.images import IMAGES, LITTER, images_below, left_out, named_images, natural
+from ..base.addresses import fetch_file, is_address, stored_files, workshop
 from ..base.paths import resolve
 from ..datasets.archives import entries, is_archive, unpack
 from ..datasets.domains import DOMAINS, load_split
@@ -32,9 +33,10 @@ class PredictJob(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
-    images: str  # a photograph, a folder, a pattern such as 'shots/*.jpg', a .txt, a zip or tar, a film, or a domain
+    # a photograph, a folder, a pattern such as 'shots/*.jpg', a .txt, a zip or tar, a film, a domain, or s3://...
+    images: str
     weights: tuple[str, ...]  # run folder, weight file, its address, or a released name; several are averaged
-    out: str = "runs/predictions"  # folder of the results
+    out: str = "runs/predictions"  # folder of the results, or s3://...
     ids: str = "train"  # numbers in the label maps: 0..C-1, or those of a domain's files, such as cityscapes
     overlays: bool = False  # also each photograph under its classes' colours, as JPEG
     confidence: bool = False  # also the largest probability of each pixel, 0..255
@@ -53,8 +55,8 @@ class PredictJob(BaseModel):
 
     @property
     def path(self) -> Path:
-        "Where the results lie."
-        return resolve(self.out)
+        "The folder of this machine in which the results are made; of a store's address they are sent on from there."
+        return workshop(self.out) if is_address(self.out) else resolve(self.out)
 
 
 def predict_job(**values) -> PredictJob:  # fields of `PredictJob`; None means its own
@@ -72,7 +74,9 @@ def find_photographs(
     job: PredictJob,
 ) -> dict[str, Path]:  # name without ending, with / between its parts -> file, in natural order
     "The photographs that a job means."
-    given = resolve(job.images)
+    if is_address(job.images) and not _comes_whole(job.images):
+        return _in_store(job)
+    given = _given(job)
     if given.is_dir():
         return _named(images_below(given), given, job)
     if given.suffix == ".txt" and given.is_file():
@@ -129,13 +133,53 @@ def _named(files, folder, job):
         raise FileNotFoundError(f"images: {folder} holds no photograph")
     return found
 
+# %% ../../nbs/api/reports/10_photographs.ipynb #4c36241c
+def _comes_whole(address):
+    "Is it an archive or a film, and not what is in one?"
+    if "::" in address:
+        return False
+    last = Path(address.rsplit("/", 1)[-1])
+    return is_archive(last) or is_video(last)
+
+
+def _given(job) -> Path:
+    "What was given, on this machine."
+    if not is_address(job.images):
+        return resolve(job.images)
+    folder = workshop(job.images)
+    file = folder / job.images.rsplit("/", 1)[-1]
+    [found] = stored_files(job.images).values() or [None]
+    if found is None:
+        raise FileNotFoundError(f"images: there is nothing at {job.images}")
+    known = folder / "stored.json"
+    if not (file.is_file() and known.is_file() and read_json(known) == {"state": list(file_state(found))}):
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(file, found.size) as part:
+            fetch_file(job.images, part)
+        write_json(known, {"state": list(file_state(found))})
+    return file
+
+
+def _in_store(job):
+    "The photographs at an address, but for results that lie among them."
+    below = job.out.removeprefix(job.images.rstrip("/") + "/") if job.out != job.images else ""
+    results = f"{below}/" if below != job.out else None
+    found = {str(path): file for path, file in stored_files(job.images).items() if _photograph(str(path))}
+    paths = [PurePosixPath(path) for path in found if not (results and path.startswith(results))]
+    if not paths:
+        raise FileNotFoundError(f"images: {job.images} holds no photograph ({', '.join(IMAGES)})")
+    named = named_images(sorted(paths, key=lambda path: natural(str(path))), PurePosixPath())
+    return {name: found[str(path)] for name, path in named.items()}
+
 # %% ../../nbs/api/reports/10_photographs.ipynb #ef59dad1
 PHOTOGRAPHS = "photographs"  # in which those of an archive or film lie
 
 
 def take_out(job: PredictJob) -> None:
     "Unpack the archive or film of a job, so that what `find_photographs` names is there; nothing, if it is neither."
-    given, folder = resolve(job.images), job.path / PHOTOGRAPHS
+    if is_address(job.images) and not _comes_whole(job.images):
+        return
+    given, folder = _given(job), job.path / PHOTOGRAPHS
     if not given.is_file():
         return
     if is_archive(given):

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from ..base.addresses import is_address
 from ..base.files import atomic_write
 from ..base.images import image_size
 from ..base.paths import resolve
@@ -33,6 +34,8 @@ def check_submission(job: PredictJob) -> None:
     name = job.images.split("_")[0] if job.images.startswith("acdc") else job.images
     if name not in SERVERS:
         raise ValueError(f"submission: expected a domain that has a server, {', '.join(SERVERS)}, found {job.images}")
+    if is_address(job.out):
+        raise ValueError(f"submission: the zip is made of a folder of this machine, found out={job.out}")
 
 # %% ../../nbs/api/reports/13_submission.ipynb #6ffa32f3
 def write_submission(

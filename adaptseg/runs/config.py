@@ -289,13 +289,14 @@ PRESETS = {
         warmup=30,
         val_every=100,
         log_every=20,
+        balance=0.5,
     ),
 }
 PRESETS["camvid"] = {
     **PRESETS["sample"],
     **dict(source="camvid_day", target="camvid_dusk", source_size="480x360", target_size="480x360"),
     **dict(scale="0.8,1.4", crop="320x240", colour=0.5, batch_size=4, steps=1000, val_every=250),
-    **dict(warmup=50, balance=0.5),
+    **dict(warmup=50),
 }
 
 # %% ../../nbs/api/runs/00_config.ipynb #ba5795bf
