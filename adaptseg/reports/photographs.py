@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..base.files import atomic_write, file_state, read_json, write_json
 from ..base.images import IMAGES, LITTER, images_below, left_out, named_images, natural
-from ..base.addresses import fetch_file, is_address, stored_files, workshop
+from ..base.addresses import check_address, fetch_file, is_address, stored_files, workshop
 from ..base.paths import resolve
 from ..datasets.archives import entries, is_archive, unpack
 from ..datasets.domains import DOMAINS, load_split
@@ -58,7 +58,7 @@ class PredictJob(BaseModel):
         "The folder of this machine in which the results are made; of a store's address they are sent on from there."
         return workshop(self.out) if is_address(self.out) else resolve(self.out)
 
-
+# %% ../../nbs/api/reports/10_photographs.ipynb #f4c62f4a
 def predict_job(**values) -> PredictJob:  # fields of `PredictJob`; None means its own
     "The checked parameters of a prediction."
     given = {k: v for k, v in values.items() if v is not None}
@@ -67,6 +67,8 @@ def predict_job(**values) -> PredictJob:  # fields of `PredictJob`; None means i
     for name, what in (("images", "a photograph, a folder, a pattern, a list or a domain"), ("weights", "a run")):
         if name not in given:
             raise ValueError(f"{name}: expected {what}, found nothing")
+    for name in ("images", "out"):
+        check_address(str(given.get(name, "")))
     return checked(PredictJob, given)
 
 # %% ../../nbs/api/reports/10_photographs.ipynb #362744d5
@@ -162,8 +164,8 @@ def _given(job) -> Path:
 
 def _in_store(job):
     "The photographs at an address, but for results that lie among them."
-    below = job.out.removeprefix(job.images.rstrip("/") + "/") if job.out != job.images else ""
-    results = f"{below}/" if below != job.out else None
+    inside = job.images.rstrip("/") + "/"
+    results = job.out.rstrip("/").removeprefix(inside) + "/" if job.out.startswith(inside) else None
     found = {str(path): file for path, file in stored_files(job.images).items() if _photograph(str(path))}
     paths = [PurePosixPath(path) for path in found if not (results and path.startswith(results))]
     if not paths:
