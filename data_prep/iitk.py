@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from adaptseg.datasets.archives import gather, whole_file
-from adaptseg.base.images import IMAGES, frames_in, read_image
+from adaptseg.base.images import IMAGES, encoded, frames_in, read_image
 from adaptseg.base.parallel import parallel_map
 from adaptseg.reports.video import change, is_video, read_frames
 from data_prep.prepare import Recipe, run, signature
@@ -109,7 +109,7 @@ def write_frame(folder: Path, index: int, frame) -> Path:
     path = folder / f"{index:05}{'.jpg' if isinstance(frame, np.ndarray) else frame.suffix.lower()}"
     with whole_file(path) as f:
         if isinstance(frame, np.ndarray):
-            Image.fromarray(frame).save(f, "jpeg", quality=95)
+            f.write(encoded(Image.fromarray(frame), "jpeg", quality=95))
         else:
             f.write(frame.read_bytes())
     return path

@@ -80,6 +80,25 @@ def test_predict_goes_on_past_what_is_broken(network, photographs, tmp_path):
     assert none.returncode == 1 and "no photograph and no folder" in none.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX does")
+def test_a_picture_that_finds_no_room_is_no_result(network, photographs, tmp_path):
+    "Pillow takes half a JPEG for a whole one: a file that may grow to 8 KiB stands for a full disk."
+    rgb = np.random.default_rng(0).integers(0, 255, (200, 300, 3), dtype=np.uint8)
+    Image.fromarray(rgb).save(photographs / "day0/a.jpg")
+    call = [sys.executable, "-m", "adaptseg", "predict", photographs, "--weights", network, "--overlays", "--out"]
+    small = "import os, resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    small += "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); os.execv(sys.argv[1], sys.argv[1:])"
+    full = subprocess.run(
+        [sys.executable, "-c", small, *map(str, call), tmp_path / "out"], cwd=ROOT, capture_output=True
+    )
+    assert full.returncode == 1 and b"Traceback" not in full.stderr, full.stderr
+    assert not (tmp_path / "out/overlays/day0/a.jpg").exists(), "nothing half-written"
+    for out in ("out", "other"):
+        assert subprocess.run([*map(str, call), tmp_path / out], cwd=ROOT, capture_output=True).returncode == 0
+    ours, others = ({p.name: p.read_bytes() for p in (tmp_path / d).rglob("*.jpg")} for d in ("out", "other"))
+    assert ours == others and len(ours) == 5 and len(ours["a.jpg"]) > 8192
+
+
 def test_a_domain_needs_no_labels(network, tmp_path):
     data = write_samples(
         tmp_path / "data", size=(64, 128), n_gta5=(1, 1), n_cityscapes=(1, 2), n_iitk=(1, 1), workers=1

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['IMAGES', 'LABELS', 'LITTER', 'BROKEN', 'SIGNS', 'HEIF', 'damaged', 'opened', 'checked', 'natural', 'normal',
            'files_below', 'list_images', 'images_below', 'frames_in', 'left_out', 'named_images', 'read_image',
-           'rgb_image', 'image_size']
+           'rgb_image', 'image_size', 'encoded']
 
 # %% ../../nbs/api/base/09_images.ipynb #24b45c44
+import io
 import os
 import re
 import sys
@@ -258,6 +259,17 @@ def image_size(
         raise FileNotFoundError(f"there is no image file {path}.") from None
     except BROKEN as e:
         raise damaged(path, e) from e
+
+# %% ../../nbs/api/base/09_images.ipynb #b88f20e4
+def encoded(
+    image: Image.Image,
+    kind: str,  # png, jpeg, as Pillow calls them
+    **how,  # what Pillow takes for that kind
+) -> bytes:
+    "The file of an image."
+    file = io.BytesIO()
+    image.save(file, kind, **how)
+    return file.getvalue()
 
 # %% ../../nbs/api/base/09_images.ipynb #d55664ff
 def _numbers(image):

@@ -8,6 +8,7 @@ __all__ = ['STYLE', 'RIGHT', 'WRONG', 'IGNORED', 'GAP', 'TITLE', 'SIDE', 'LINE',
            'check_grid', 'row_aspect', 'draw_cell', 'draw_title', 'comparison', 'contact_sheet', 'show_batch']
 
 # %% ../../nbs/api/evaluation/04_figures.ipynb #abc5cbaa
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,8 +80,10 @@ def save_figure(
     if kind not in kinds:
         raise ValueError(f"{path}: expected an ending out of {', '.join(sorted(kinds))}; found {path.suffix!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
+    out = io.BytesIO()
+    fig.savefig(out, format=kind, dpi=dpi or fig.dpi)
     with atomic_write(path) as part:
-        fig.savefig(part, format=kind, dpi=dpi or fig.dpi)
+        part.write_bytes(out.getvalue())
     return path
 
 # %% ../../nbs/api/evaluation/04_figures.ipynb #05ca5057

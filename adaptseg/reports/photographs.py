@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..base.files import atomic_write, file_state, read_json, write_json
-from ..base.images import IMAGES, LITTER, images_below, left_out, named_images, natural
+from ..base.images import IMAGES, LITTER, encoded, images_below, left_out, named_images, natural
 from ..base.addresses import check_address, fetch_file, is_address, stored_files, workshop
 from ..base.paths import resolve
 from ..datasets.archives import entries, is_archive, unpack
@@ -204,7 +204,7 @@ def take_frames(
     for second, rgb in read_frames(film, rate, faults):
         names.append(frame_name(film, second))
         with atomic_write(folder / f"{names[-1]}.jpg") as part:
-            Image.fromarray(rgb).save(part, format="JPEG", quality=95, subsampling=0)
+            part.write_bytes(encoded(Image.fromarray(rgb), "jpeg", quality=95, subsampling=0))
     if faults:
         print(left_out({Path(when): why for when, why in faults.items()}), file=sys.stderr, flush=True)
     write_json(folder / FRAMES, dict(film=list(file_state(film)), rate=rate, names=names))

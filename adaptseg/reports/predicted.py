@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..base.addresses import is_address, put
 from ..base.files import atomic_write
+from ..base.images import encoded
 from ..datasets.domains import get_domain
 from ..datasets.labels import IGNORE, ClassSet, IdTable
 from ..evaluation.figures import paint_classes
@@ -138,7 +139,8 @@ def keep(
             keep_cutouts(file, cut_out(rgb, number, objects))
             continue
         with atomic_write(file) as part:
-            picture(kind, job, rgb, classes, pred, doubt).save(part, format="JPEG" if kind == "overlays" else "PNG")
+            made = picture(kind, job, rgb, classes, pred, doubt)
+            part.write_bytes(encoded(made, "jpeg" if kind == "overlays" else "png"))
     if is_address(job.out):
         send(job, name)
     return facts | counted_objects(objects, classes)

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from ..base.addresses import StoredFile, fetch_file, is_address, put, remove, stored_files
 from ..base.claims import owned
 from ..base.files import atomic_write, file_state, read_json, write_json
-from ..base.images import opened, read_image
+from ..base.images import read_image
 from ..datasets.labels import ClassSet
 from ..evaluation.ensemble import Ensemble
 from ..evaluation.figures import contact_sheet, save_figure
@@ -338,6 +338,6 @@ def _sheet(job, table, most=20):
 
 def _thumbnail(job, file, side=320):
     place = StoredFile(there(job, file), 0, 0) if is_address(job.out) else file
-    with opened(place) as f, Image.open(f) as image:
-        shrunk = side / max(image.size)
-        return np.asarray(image.convert("RGB").resize([max(1, round(n * shrunk)) for n in image.size], Image.NEAREST))
+    image = read_image(place)
+    shrunk = side / max(image.size)
+    return np.asarray(image.resize([max(1, round(n * shrunk)) for n in image.size], Image.NEAREST))

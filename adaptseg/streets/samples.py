@@ -21,6 +21,7 @@ from uuid import uuid4
 import numpy as np
 from PIL import Image
 
+from ..base.images import encoded
 from ..base.parallel import cores, may_fork
 from ..base.paths import resolve
 from ..datasets.domains import get_domain
@@ -119,7 +120,7 @@ def write_sample(
     ):
         path = Path(root) / path
         path.parent.mkdir(parents=True, exist_ok=True)
-        img.save(path, **kw)
+        path.write_bytes(encoded(img, "jpeg" if path.suffix == ".jpg" else "png", **kw))
 
 # %% ../../nbs/api/streets/06_samples.ipynb #b42020bc
 def found(root, want):

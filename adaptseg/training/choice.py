@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..base.distributed import all_gather, is_main
 from ..base.files import atomic_write, write_json
-from ..base.images import read_image
+from ..base.images import encoded, read_image
 from ..datasets.loading import eval_loader
 from ..datasets.splits import Split
 from ..evaluation.label_free import RULES, LabelFree
@@ -131,7 +131,7 @@ def snapshot(self: Choice, i: int, logits: Tensor):
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "image.jpg").is_file():
         with atomic_write(folder / "image.jpg") as part:
-            read_image(path).resize(size[::-1]).save(part, "jpeg")
+            part.write_bytes(encoded(read_image(path).resize(size[::-1]), "jpeg"))
     labels = Image.fromarray(upsample(logits.float(), size).argmax(1)[0].to(torch.uint8).cpu().numpy())
     labels.putpalette(np.array(self.classes.colours, np.uint8).tobytes())
     with atomic_write(folder / f"step-{int(self.history.rows[-1]['step']):06d}.png") as part:
