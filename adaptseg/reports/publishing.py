@@ -120,8 +120,6 @@ def publish(
     metrics = run.metrics  # a run that is not finished says so
     if folder.exists() and not (folder / "model.safetensors").is_file() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} exists and holds no published network: choose another `out`")
-    if folder == run.path or folder in run.path.parents:
-        raise ValueError(f"out: {folder} is or holds the run itself: choose another folder")
     card = model_card(run, licence)  # before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "model.safetensors", (run.path / "weights.safetensors").stat().st_size) as part:
@@ -129,7 +127,8 @@ def publish(
     write_json(folder / "config.json", without_places(run.config))
     write_json(folder / "metrics.json", metrics)
     if (run.path / "comparison.png").is_file():
-        shutil.copyfile(run.path / "comparison.png", folder / "comparison.png")
+        with atomic_write(folder / "comparison.png") as part:
+            shutil.copyfile(run.path / "comparison.png", part)
     with atomic_write(folder / "README.md") as part:
         part.write_text(card, encoding="utf-8")
     if push:

@@ -72,9 +72,10 @@ def send(self: Tracker) -> None:
     if not self.history.rows:
         return
     row = self.history.rows[-1]
-    new = {k: v for k, v in row.items() if isinstance(v, (int, float)) and self.sent.get(k) != (row["step"], v)}
-    if new.pop("step", None) is not None or new:
-        self.sent |= {k: (row["step"], row[k]) for k in (*new, "step")}
+    found = {k: (row["step"], v) for k, v in row.items() if k != "step" and isinstance(v, (int, float))}
+    new = {k: v for k, (step, v) in found.items() if self.sent.get(k) != (step, v)}
+    if new:
+        self.sent = found
         self.told("numbers", new, row["step"])
 
 
