@@ -114,7 +114,7 @@ class SelfTrainValues(MethodValues):
 
     alpha: Annotated[float, Field(ge=0, lt=1)] = 0.99  # share of itself that the teacher keeps at a step
     tau: Annotated[float, Field(ge=0, le=1)] = 0.968  # probability from which the teacher's pixel counts as sure
-    sure_per: Literal["image", "batch"] = "image"  # what the share of sure pixels, the weight, is counted over
+    sure_per: Literal["image", "batch", "class"] = "image"  # what the weight is decided for, see `pseudo_labels`
     lambda_mix: Annotated[float, Field(ge=0)] = 1.0  # loss of the mixed images
     paste: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of a source image's classes that is pasted
     strong: Annotated[float, Field(ge=0, le=0.5)] = 0.25  # strength of the mixture's random colours; 0: none
@@ -209,7 +209,8 @@ def judge(
     label, sure = pseudo_labels(logits, self.cfg.tau, self.cfg.sure_per)
     if self.cfg.sure_per == "batch":
         average_([sure := sure.contiguous()])  # of all processes
-    weight, h = sure[:, None, None].repeat(1, *label.shape[1:]), label.shape[1]
+    weight = (sure if sure.ndim == 3 else sure[:, None, None].expand_as(label)).clone()
+    h = label.shape[1]
     weight[:, : round(self.cfg.margin_top * h)] = 0
     weight[:, h - round(self.cfg.margin_bottom * h) :] = 0
     self.losses |= dict(sure=sure.mean(), taught=torch.tensor(float(len(label.unique()))))
