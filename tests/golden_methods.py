@@ -60,7 +60,10 @@ def mixing(case):
     teacher, student = (torch.from_numpy(rng.standard_normal(case["shape"]) * scale) for scale in (4, 1))
     label = torch.from_numpy(rng.randint(0, c + 1, (n, h, w)))
     label[label == c] = IGNORE
-    paste, errors = pasted(label, [torch.tensor(picked) for picked in case["picked"]]), {}
+    picked = torch.zeros(n, IGNORE + 1, dtype=torch.bool)
+    for image, classes in zip(picked, case["picked"]):
+        image[classes] = True
+    paste, errors = pasted(label, picked), {}
     for per in ("batch", "image"):
         pseudo, sure = pseudo_labels(teacher, case["tau"], per)
         labels, weight = mixed_labels(label, pseudo, sure, paste)

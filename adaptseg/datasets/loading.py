@@ -21,6 +21,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from .labels import IGNORE
+from ..base.devices import ahead
 from ..base.images import read_image
 from .rare import class_pixels, rare_order
 from .splits import Item, Split, load_label
@@ -55,7 +56,8 @@ def parse_preprocessing(
 # %% ../../nbs/api/datasets/03_loading.ipynb #b97b8102
 def _affine(mode, x):
     "Mean and deviation in 0..255, shaped like a channel of `x`."
-    return (torch.tensor(v, dtype=torch.float32, device=x.device).view(3, 1, 1) for v in parse_preprocessing(mode))
+    values = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in parse_preprocessing(mode))
+    return (v.to(x.device, non_blocking=True) for v in values)
 
 
 def normalise(
@@ -266,6 +268,17 @@ def __getitem__(self: DrawDataset, draw: int):  # (3, H, W) float32 and, with la
 # %% ../../nbs/api/datasets/03_loading.ipynb #5f28b675
 class LocalLoader(DataLoader):
     "A loader whose batches stay in their process: fastai would gather losses and metrics of all after every batch."
+
+    def __init__(self, *args, device: torch.device | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.to(device)
+
+    def to(self, device: torch.device | None):
+        "Say where batches shall be; None: where they are."
+        self.there = device
+
+    def __iter__(self):
+        return ahead(super().__iter__(), self.there)
 
     def to_detach(self, b, cpu=True, gather=False):
         return to_detach(b, cpu, False)

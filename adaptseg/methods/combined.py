@@ -6,6 +6,8 @@
 __all__ = ['Combined', 'combine', 'find_methods']
 
 # %% ../../nbs/api/methods/08_combined.ipynb #d9fb4043
+from contextlib import nullcontext
+
 from pydantic import create_model
 from fastcore.basics import patch
 from fastai.torch_core import to_device
@@ -68,26 +70,11 @@ def after_loss(self: Combined):
 # %% ../../nbs/api/methods/08_combined.ipynb #dad13e2d
 @patch
 def after_backward(self: Combined):
-    self._target("after_backward")
-
-
-@patch
-def rehearse(self: Combined):
-    "The step for the memory planner."
-    self._target("rehearse")
-
-
-@patch
-def _target(self: Combined, event):
     batch = to_device(next(self.batches), self.x.device)
     for i, m in enumerate(self.methods):
         m.learn, m.batches = self.learn, iter([batch])
-        happens = getattr(m, event, None) or m.after_backward
-        if i:
-            with unmoved_statistics(self.model):
-                happens()
-        else:
-            happens()
+        with unmoved_statistics(self.model) if i else nullcontext():
+            m.after_backward()
         self.losses |= m.losses
 
 

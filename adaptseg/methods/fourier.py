@@ -67,7 +67,7 @@ def before_train(self: FourierStyle):
 @patch
 def before_batch(self: FourierStyle):
     (style,) = to_device(next(self.batches), self.x.device)
-    mean, std = self.mean.to(self.x), self.std.to(self.x)
+    mean, std = (t.to(self.x, non_blocking=True) for t in (self.mean, self.std))
     style = F.interpolate(style, self.x.shape[-2:], mode="bilinear", antialias=True)
     raw = fourier_transfer(self.x * std + mean, style * std + mean, self.beta)
     self.learn.xb = ((raw - mean) / std,)

@@ -17,16 +17,15 @@ from ..networks.losses import upsample
 
 # %% ../../nbs/api/methods/05_mixing.ipynb #2e02b53b
 def surest(
-    p: Tensor,  # (N, H, W) probability of the label, 0..1
-    label: Tensor,  # (N, H, W) int64 train ids
+    p: Tensor,  # (N, C, H, W) probabilities of the teacher
     share: float = 0.34,  # of the pixels of each class in these images, 0..1
 ) -> Tensor:  # (N, H, W) bool
     "The surest pixels of each class (Zou et al. 2018, section 4.1; the share of Yang and Soatto 2020, section 4)."
-    label_, count = label.flatten(), label.flatten().bincount()
-    order = (2 * label_.double() - p.flatten()).argsort(stable=True)  # by class, the surest first
-    first = count.cumsum(0) - count
-    place = torch.empty_like(label_).scatter_(0, order, torch.arange(len(order), device=p.device))
-    return ((place - first[label_]) < share * count[label_]).view_as(label)
+    (n, c, *size), (p, label) = p.shape, (t.flatten() for t in p.max(1))
+    count = torch.zeros(c, dtype=torch.int64, device=p.device).scatter_add_(0, label, torch.ones_like(label))
+    order = (2 * label.double() - p).argsort(stable=True)  # by class, the surest first
+    place = torch.empty_like(label).scatter_(0, order, torch.arange(len(order), device=p.device))
+    return ((place - (count.cumsum(0) - count)[label]) < share * count[label]).view(n, *size)
 
 
 def pseudo_labels(
@@ -36,33 +35,34 @@ def pseudo_labels(
 ) -> tuple[Tensor, Tensor]:  # (N, H, W) int64 train ids, and weights in 0..1: (N,), of classes (N, H, W)
     "What a teacher says, and how far it is believed (Tranheden et al. 2021, section 3.2)."
     check_choice("per", per, ("image", "batch", "class"))
-    p, label = logits.softmax(1).max(1)
-    sure = p >= tau
+    p = logits.softmax(1)
+    most, label = p.max(1)
+    sure = most >= tau
     if per == "class":
-        return label, (sure | surest(p, label)).to(p.dtype)
+        return label, (sure | surest(p)).to(p.dtype)
     sure = sure.to(p.dtype).mean((1, 2))
     return label, sure.mean().expand(len(sure)) if per == "batch" else sure
 
 # %% ../../nbs/api/methods/05_mixing.ipynb #50d8c101
 def pick_classes(
-    label: Tensor,  # (H, W) int64 train ids of a source image
-    rng: np.random.Generator,  # draws
-    share: float = 0.5,  # of the classes that are there, rounded up; 1 pastes all
-) -> Tensor:  # (n,) int64, sorted
-    "Classes of an image to be pasted (Olsson et al. 2021, section 3.1)."
-    present = label.unique()
-    present = present[present != IGNORE]
-    n = int(np.ceil(share * len(present)))
-    chosen = np.sort(rng.permutation(len(present))[:n])
-    return present[torch.from_numpy(chosen).to(present.device)]
+    label: Tensor,  # (N, H, W) int64 train ids of source images
+    keys: np.ndarray,  # (N, 256) draws in 0..1; an image's classes with the lowest ones are picked
+    share: float = 0.5,  # of the classes that are there, rounded up; 1 picks all
+) -> Tensor:  # (N, 256) bool, by train id
+    "Classes of each image to be pasted (Olsson et al. 2021, section 3.1)."
+    there = torch.zeros(len(label), IGNORE + 1, dtype=torch.bool, device=label.device)
+    there = there.scatter_(1, label.flatten(1), True)
+    there[:, IGNORE] = False
+    keys = torch.from_numpy(keys).to(label.device, non_blocking=True).masked_fill(~there, 2)
+    return there & (keys.argsort(1).argsort(1) < (share * there.sum(1, keepdim=True)).ceil())
 
 
 def pasted(
     label: Tensor,  # (N, H, W) int64 train ids of the source
-    picked: list[Tensor],  # (n_i,) int64, classes of each image
+    picked: Tensor,  # (N, 256) bool, classes of each image
 ) -> Tensor:  # (N, H, W) bool: here is the source
     "Where classes are."
-    return torch.stack([torch.isin(y, classes.to(y.device)) for y, classes in zip(label, picked)])
+    return picked.gather(1, label.flatten(1)).view_as(label)
 
 # %% ../../nbs/api/methods/05_mixing.ipynb #d42b8e2c
 def mixed_labels(

@@ -65,7 +65,7 @@ def thing_cells(
     least: float = 0.75,  # part of a cell that one class must fill
 ) -> Tensor:  # (N, h, w) bool
     "The cells of a map that hold a thing and little else (Hoyer et al. 2022, equation 11)."
-    kinds = torch.tensor(things, device=label.device)[:, None, None]
+    kinds = torch.tensor(things).to(label.device, non_blocking=True)[:, None, None]
     share = F.adaptive_avg_pool2d((label[:, None] == kinds).float(), size)
     return (share >= least).any(1)
 
@@ -213,7 +213,8 @@ def judge(
     h = label.shape[1]
     weight[:, : round(self.cfg.margin_top * h)] = 0
     weight[:, h - round(self.cfg.margin_bottom * h) :] = 0
-    self.losses |= dict(sure=sure.mean(), taught=torch.tensor(float(len(label.unique()))))
+    used = torch.zeros(logits.shape[1], device=x.device).scatter_(0, label.flatten(), 1.0)
+    self.losses |= dict(sure=sure.mean(), taught=used.sum())
     return (logits.softmax(1) if self.cfg.soft else label), weight
 
 # %% ../../nbs/api/methods/07_self_training.ipynb #f7fc6fa0
@@ -230,7 +231,8 @@ def mixture(
 ) -> tuple[Tensor, Tensor, Tensor]:  # images (N, 3, H, W), labels likewise, weights (N, H, W)
     "The target batch with classes of the source batch pasted onto it."
     draws = self.draws(len(x), 7)
-    paste = pasted(self.y, [pick_classes(y, rng, self.cfg.paste) for y, rng in zip(self.y, draws)])
+    keys = np.stack([rng.random(256) for rng in draws])
+    paste = pasted(self.y, pick_classes(self.y, keys, self.cfg.paste))
     label, weight = mixed_labels(self.y, label, weight, paste)
     mixed = torch.where(paste[:, None], self.x, x)
     return strong_colours(mixed, self.cfg.preprocessing, draws, self.cfg.strong), label, weight
@@ -245,7 +247,7 @@ def masked(
     draws, side = self.draws(len(x), 8), self.cfg.mask_size
     grid = tuple(-(-n // side) for n in x.shape[-2:])
     keep = np.stack([rng.random(grid) >= self.cfg.mask_share for rng in draws])
-    keep = torch.from_numpy(keep).to(x.device).repeat_interleave(side, 1).repeat_interleave(side, 2)
+    keep = torch.from_numpy(keep).to(x.device, non_blocking=True).repeat_interleave(side, 1).repeat_interleave(side, 2)
     seen = strong_colours(x, self.cfg.preprocessing, draws, self.cfg.strong)
     return seen * keep[:, None, : x.shape[2], : x.shape[3]]
 
@@ -257,16 +259,6 @@ def after_backward(self: SelfTrain):
     self.learn_from(*self.mixture(x, *said), self.cfg.lambda_mix, "mix")
     if self.cfg.lambda_mask:
         self.learn_from(self.masked(x), *said, self.cfg.lambda_mask, "mask")
-
-
-@patch
-def rehearse(self: SelfTrain):
-    "The step for the memory planner, whose images have no content to draw classes from."
-    (x,) = next(self.batches)
-    self.teacher(x)
-    for factor, column in ((self.cfg.lambda_mix, "mix"), (self.cfg.lambda_mask, "mask")):
-        if factor:
-            self.learn_from(x, self.y, torch.ones(self.y.shape), factor, column)
 
 # %% ../../nbs/api/methods/07_self_training.ipynb #259770cf
 @patch

@@ -69,7 +69,7 @@ def fake_step(learn, method: Method, opt, loss_func, batch) -> None:
     learn.pred = learn.model(learn.x)
     happens("after_pred")
     loss_func(learn.pred, learn.y).backward()
-    happens("rehearse" if hasattr(method, "rehearse") else "after_backward", "before_step", "after_step")
+    happens("after_backward", "before_step", "after_step")
     opt.step()
     opt.zero_grad()
 
@@ -104,7 +104,7 @@ def fake_training(
         model = build_network(n_classes=n_classes, precision=precision, **network_arguments(cfg)).train()
         method = cfg.method_class.create(cfg, model, None)
     modules = {m: {k: (v.shape, v.dtype) for k, v in m.state_dict().items()} for m in (model, *method.modules.values())}
-    with FakeTensorMode(), counter:
+    with FakeTensorMode(allow_non_fake_inputs=True), counter:
         for module, shapes in modules.items():
             give_fakes(module, shapes, method.optimisers)
         opt = network_optimiser(model, kind="adamw" if cfg.optimiser == "adamw" else "sgd", layer_decay=cfg.layer_decay)

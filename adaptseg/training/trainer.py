@@ -21,7 +21,7 @@ from fastai.callback.core import Callback, CancelTrainException, CancelValidExce
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
-from fastai.learner import Learner
+from fastai.learner import Learner, Recorder
 from fastai.torch_core import set_seed
 from safetensors.torch import save_file
 
@@ -55,7 +55,7 @@ from ..streets.samples import RECORD, dataset_root
 from .choice import Choice
 from .distributed import Processes
 from .health import Health
-from .history import Checkpoint, History, methods
+from .history import Checkpoint, History, QuietRecorder, methods
 from .trackers import tracked
 
 # %% ../../nbs/api/training/06_trainer.ipynb #9724efae
@@ -243,6 +243,7 @@ def make_learner(
         cbs=cbs,
         path=run_path(cfg),
     )
+    learn.remove_cb(Recorder).add_cb(QuietRecorder())
     rates = (cfg.lr, cfg.head_factor, cfg.momentum, cfg.weight_decay)
     repeated, kind = cfg.optimiser == "sgd_reference", "adamw" if cfg.optimiser == "adamw" else "sgd"
     learn.opt = network_optimiser(model, *rates, repeated, kind, cfg.layer_decay)
