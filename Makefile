@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo experiments test slow lab app docs export clean
+.PHONY: help install demo experiments test slow gpu lab app docs export clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test: $(READY)  ## all that CI checks: notebooks clean and exported, run, tests
 
 slow: $(READY)  ## the tests that take minutes each
 	@$(BIN)/python -m pytest tests -q -m slow
+
+gpu: $(READY)  ## on a machine with a card: tests and benchmarks of what needs one, into gpu-report.md (an hour)
+	@$(BIN)/python tests/gpu.py
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab nbs

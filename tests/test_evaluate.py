@@ -314,7 +314,7 @@ def test_samples_are_named_as_such(run, data, tmp_path, monkeypatch, capsys):
         (dict(flipp=True), "Did you mean 'flip'"),
         (dict(scales="0.2"), "at least 32x32"),
         (dict(data_root="no/such"), "does not exist"),
-        (dict(precision="fp8"), "'fp32' or 'bf16'"),
+        (dict(precision="fp8"), "'bf16' or 'fp16'"),
     ],
 )
 def test_mistakes_stop_at_the_door(wrong, words, run, tmp_path):

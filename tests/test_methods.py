@@ -51,6 +51,14 @@ def test_method_trains_a_run(method, trained):
     assert "cityscapes/val" in run.metrics and (run.path / "curves.png").is_file()
 
 
+@pytest.mark.parametrize("method", ["adaptseg_multi", "adaptseg_multi+selftrain"])
+def test_sixteen_bits_with_scaled_losses_follow_thirty_two(method, trained):
+    values = dict(steps=6, lr=1e-4, log_every=6, val_every=6)
+    rows = [trained(method, f"{method}-{p}", precision=p, **values).history[-1] for p in ("fp32", "fp16")]
+    losses = [{k: float(v) for k, v in row.items() if k.startswith("loss_")} for row in rows]
+    assert losses[1] == pytest.approx(losses[0], rel=2e-3)
+
+
 @pytest.mark.parametrize("method", SILENT)
 def test_without_weight_it_is_the_baseline(method, trained):
     silent, baseline = trained(method, f"silent-{method}", **SILENT[method]), trained("adabn", "baseline")

@@ -91,17 +91,6 @@ def test_integer_types(dtype):
     assert torch.equal(confusion_matrix(pred.to(dtype), label.to(dtype), 19), confusion_matrix(pred, label, 19))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_a_gpu():
-    pred, label = random_maps(8)
-    matrix = confusion_matrix(pred.cuda(), label.cuda(), 19)
-    assert (
-        matrix.is_cuda
-        and torch.equal(matrix.cpu(), confusion_matrix(pred, label, 19))
-        and mean_iou(matrix) == mean_iou(matrix.cpu())
-    )
-
-
 def test_bad_inputs():
     pred, label = random_maps(9)
     for args, message in (

@@ -133,7 +133,7 @@ def load(
     path: str | Path,  # run folder, weight file, its address, or a released name
     size: str | None = None,  # network input such as 1024x512; the run's target size unless given
     device: str = "auto",  # auto, cpu, cuda, ...
-    precision: str = "auto",  # auto, fp32, bf16
+    precision: str = "auto",  # auto, fp32, bf16, fp16
     flip: bool = False,  # average over the mirrored input too?
     scales: tuple[float, ...] = (1.0,),  # of the input, to average over
     window: str | None = None,  # slid over the input, such as 512x512; off: none; None: as the weights say, or none

@@ -47,7 +47,7 @@ class AdversarialAdaptation(Method):
         lr: float = 1e-4,  # Adam's learning rate
         betas: tuple[float, float] = (0.9, 0.99),  # of Adam
         width: int = 64,  # channels of the discriminators' first convolution
-        precision: str = "fp32",  # of the discriminators, fp32 or bf16
+        precision: str = "fp32",  # of the discriminators: fp32, bf16 or fp16
         accumulate: int = 1,  # batches in one optimiser step
     ):
         super().__init__(target)
@@ -85,9 +85,9 @@ def _play(self: AdversarialAdaptation, level, source, target) -> Tensor:  # grad
     discriminator, weight = self.discriminators[i], self.lambda_adv[i]
     verdict = discriminator(target)
     fooled = adversarial_loss(verdict, SOURCE, self.gan)
-    (pull,) = torch.autograd.grad(weight * fooled / self.accumulate, target, retain_graph=True)
+    (pull,) = torch.autograd.grad(self.scaled(weight * fooled / self.accumulate), target, retain_graph=True)
     told = discriminator_loss(discriminator(source), verdict, self.gan)
-    (told / self.accumulate).backward(inputs=list(discriminator.parameters()))
+    self.scaled(told / self.accumulate).backward(inputs=list(discriminator.parameters()))
     self.losses.update({f"loss_adv{level}": fooled.detach(), f"loss_D{level}": told.detach()})
     return pull
 
@@ -95,8 +95,7 @@ def _play(self: AdversarialAdaptation, level, source, target) -> Tensor:  # grad
 @patch
 def after_step(self: AdversarialAdaptation):
     for opt in self.optimisers:
-        opt.step()
-        opt.zero_grad()
+        self.take_step(opt)
 
 # %% ../../nbs/api/methods/02_adversarial.ipynb #aa035b48
 class AdversarialValues(MethodValues):

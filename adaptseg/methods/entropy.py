@@ -71,7 +71,7 @@ def after_backward(self: TargetLoss):
             loss = self.loss(upsample(said, size))
             self.losses[f"loss_{self.column}{level}"] = loss.detach()
             total = total + getattr(self.cfg, f"lambda_{self.column}{level}") * loss
-    (total / self.cfg.accumulate).backward()
+    self.backward(total)
 
 # %% ../../nbs/api/methods/03_entropy.ipynb #29f2be29
 @method

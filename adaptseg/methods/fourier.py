@@ -117,4 +117,4 @@ class FourierAdaptation(Method):
         if self.cfg.lambda_fda:
             loss = charbonnier_entropy(logits, self.cfg.eta)
             self.losses["loss_fda2"] = loss.detach()
-            (self.cfg.lambda_fda * loss / self.cfg.accumulate).backward()
+            self.backward(self.cfg.lambda_fda * loss)

@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from typing import NamedTuple
 
 from fastai.callback.core import Callback
+from fastai.optimizer import OptimWrapper
 from fastai.torch_core import to_device
 from fastcore.basics import patch
 from pydantic import BaseModel, ConfigDict
@@ -138,6 +139,36 @@ def after_train(self: Method):
 def after_cancel_fit(self: Method):
     self.source_pass.close()
     self.batches = None
+
+# %% ../../nbs/api/methods/00_registry.ipynb #27caa86d
+@patch
+def scaled(
+    self: Method,
+    loss: Tensor,  # scalar
+) -> Tensor:  # scalar
+    "A loss, as large as those of the whole step are in 16 bits."
+    scaler = getattr(self.learn, "scaler", None)
+    return scaler.scale(loss) if scaler else loss
+
+
+@patch
+def backward(
+    self: Method,
+    loss: Tensor,  # scalar, a mean over the batch
+) -> None:
+    "Add the gradients of a loss of the method's own to the step."
+    self.scaled(loss / self.cfg.accumulate).backward()
+
+
+@patch
+def take_step(
+    self: Method,
+    opt: OptimWrapper,  # one of the method's `optimisers`
+) -> None:
+    "Step an optimiser of the method's own; with scaled gradients that are not finite it stays where it is."
+    scaler = getattr(self.learn, "scaler", None)
+    scaler.step(opt.opt) if scaler else opt.step()
+    opt.zero_grad()
 
 # %% ../../nbs/api/methods/00_registry.ipynb #cb8fa4b3
 METHODS: dict[str, type[Method]] = {}  # by name; `@method` fills it

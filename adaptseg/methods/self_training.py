@@ -278,7 +278,7 @@ def learn_from(
     if conv4 is not None:
         aside = weighted_loss(conv4, label, weight)
         self.losses[f"loss_{column}1"], loss = aside.detach(), loss + self.cfg.lambda_seg * aside
-    (factor * loss / self.cfg.accumulate).backward()
+    self.backward(factor * loss)
 
 # %% ../../nbs/api/methods/07_self_training.ipynb #634cc046
 @patch(cls_method=True)

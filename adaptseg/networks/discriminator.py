@@ -6,9 +6,9 @@
 __all__ = ['Discriminator']
 
 # %% ../../nbs/api/networks/07_discriminator.ipynb #90915862
-from contextlib import nullcontext
-import torch
 from torch import Tensor, nn
+
+from ..base.devices import computing
 
 # %% ../../nbs/api/networks/07_discriminator.ipynb #b0e7df99
 class Discriminator(nn.Module):
@@ -18,7 +18,7 @@ class Discriminator(nn.Module):
         self,
         n_classes: int = 19,  # channels of the probabilities
         width: int = 64,  # channels of the first convolution; doubled by each of the next three
-        precision: str = "fp32",  # fp32, or bf16 for autocast convolutions
+        precision: str = "fp32",  # fp32; bf16 or fp16 for autocast convolutions
     ):
         super().__init__()
         self.precision, chans = precision, [n_classes, width, width * 2, width * 4, width * 8, 1]
@@ -30,8 +30,8 @@ class Discriminator(nn.Module):
         self,
         p: Tensor,  # (N, C, H, W) probabilities, H and W at least 32
     ) -> Tensor:  # (N, 1, H/32, W/32) logits, float
-        with torch.autocast(p.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext():
+        with computing(self.precision, p.device):
             for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
                 p = self.act(conv(p))
             p = self.classifier(p)
-        return p.float() if self.precision == "bf16" else p
+        return p if self.precision == "fp32" else p.float()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..base.checks import check_choice
+from ..base.devices import PRECISIONS, computing
 from .heads import make_head, read_maps
 
 # %% ../../nbs/api/networks/01_levels.ipynb #4306c4bf
@@ -86,13 +87,13 @@ class TwoLevels(nn.Module):
         n_classes: int = 19,  # channels of the logits
         levels: int = 2,  # 2: heads on conv4 and conv5; 1: on conv5 only (conv4 logits are None)
         bn_stats: str = "both",  # who moves the batch-norm statistics: both, source, target, frozen
-        precision: str = "fp32",  # fp32, or bf16 for autocast convolutions
+        precision: str = "fp32",  # fp32; bf16 or fp16 for autocast convolutions
         checkpointing: bool = False,  # trade time for memory
     ):
         super().__init__()
         check_choice("levels", levels, (1, 2))
         check_choice("bn_stats", bn_stats, BN_STATS)
-        check_choice("precision", precision, ("fp32", "bf16"))
+        check_choice("precision", precision, PRECISIONS)
         self.n_classes, self.levels, self.bn_stats = n_classes, levels, bn_stats
         self.precision, self.checkpointing = precision, checkpointing
 
@@ -129,7 +130,7 @@ def forward(
     x: Tensor,  # (N, 3, H, W) preprocessed image
 ) -> tuple[Tensor | None, Tensor]:  # logits (N, C, ~H/stride, ~W/stride) of conv4 and conv5
     x = x.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(x.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext():
+    with computing(self.precision, x.device):
         maps = self.maps(x)
         said = [self.logits(name, maps) for name in self.reads]
     return (said[0] if self.levels == 2 else None), said[-1]

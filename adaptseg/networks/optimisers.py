@@ -95,9 +95,10 @@ def network_optimiser(
     "SGD with momentum for the network (Tsai et al. 2018, section 4.3), or AdamW (Loshchilov and Hutter 2019)."
     adamw = kind == "adamw"
     groups = weight_groups(model, lr, head_factor, weight_decay, layer_decay, repeated, spare=adamw)
+    one_kernel = dict(fused=True) if next(model.parameters()).is_cuda else {}
     if adamw:
-        return NumericOptimWrapper(opt=torch.optim.AdamW(groups, betas=(momentum, 0.999)))
-    return NumericOptimWrapper(opt=RepeatedSGD(groups, momentum=momentum))
+        return NumericOptimWrapper(opt=torch.optim.AdamW(groups, betas=(momentum, 0.999), **one_kernel))
+    return NumericOptimWrapper(opt=RepeatedSGD(groups, momentum=momentum, **one_kernel))
 
 # %% ../../nbs/api/networks/09_optimisers.ipynb #28c90282
 def discriminator_optimiser(

@@ -40,7 +40,7 @@ class DeepLabVGG(TwoLevels):
         n_classes: int = 19,  # channels of the logits
         branches: int = 4,  # ASPP branches summed: 4 is the paper, 2 the reference code
         width: int = 64,  # channels of the first convolutions
-        precision: str = "fp32",  # fp32, or bf16 for autocast convolutions
+        precision: str = "fp32",  # fp32; bf16 or fp16 for autocast convolutions
         checkpointing: bool = False,  # trade time for memory
     ):
         super().__init__(n_classes, 1, "frozen", precision, checkpointing)

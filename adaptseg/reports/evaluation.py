@@ -64,7 +64,7 @@ class EvaluateJob(BaseModel):
     # slid over the input, such as 512x512; off: none; None: as the weights say, or none
     window: Annotated[str, AfterValidator(lambda t: parse_window(t) and t or "off")] | None = None
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: what 16 bits the hardware has
     workers: Annotated[int, Field(ge=0)] = 0  # processes that load images
     n: Annotated[int, Field(ge=1)] = 3  # images shown of each kind
     save: bool = False  # write label maps and pictures of all predictions

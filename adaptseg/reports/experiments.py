@@ -60,7 +60,7 @@ class ExperimentsJob(BaseModel):
     images: int = Field(5, ge=1)  # rows of the figures
     steps: int | None = Field(None, ge=1)  # of every training; None: the preset's
     device: str | None = None  # auto, cpu, cuda, cuda:1, mps
-    precision: str | None = None  # auto, fp32, bf16
+    precision: str | None = None  # auto, fp32, bf16, fp16
     workers: int | None = None  # processes that load images
 
     @property

@@ -172,7 +172,7 @@ class Config(LearningValues):
     log_every: Annotated[int, Field(ge=1)] = 100  # steps between rows of the history
     seed: Annotated[int, Field(ge=0)] = 0  # of weights that are drawn, of the images' order and augmentation
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: what 16 bits the hardware has
     log: str = ""  # where the history is sent as well: tensorboard, mlflow, wandb, joined by commas
 
     @model_validator(mode="before")

@@ -41,7 +41,7 @@ def methods(learn) -> list[Method]:
     "The callbacks that adapt."
     return [cb for cb in learn.cbs if isinstance(cb, Method)]
 
-# %% ../../nbs/api/training/01_history.ipynb #95dc5a82
+# %% ../../nbs/api/training/01_history.ipynb #247164d0
 class SmoothLoss(AvgSmoothLoss):
     "fastai's smoothed training loss, kept on the device."
 
@@ -198,6 +198,7 @@ class Checkpoint(Callback):
             history=self.history.rows,
             optimisers=[o.opt.state_dict() for o in all_optimisers(self.learn)],
             n_unlabelled=int(self.loss_func.n_unlabelled),
+            scaler=self.learn.scaler.state_dict() if hasattr(self.learn, "scaler") else {},
         )
         with atomic_write(self.file, sum(t.nbytes for t in tree_iter(state) if isinstance(t, Tensor))) as part:
             torch.save(state, part)
@@ -211,6 +212,8 @@ def restore(self: Checkpoint) -> dict:  # what was saved
         m.load_state_dict(s)
     for o, s in zip(all_optimisers(self.learn), state["optimisers"], strict=True):
         o.opt.load_state_dict(s)
+    if state.get("scaler"):
+        self.learn.scaler.load_state_dict(state["scaler"])
     return state
 
 

@@ -95,7 +95,7 @@ def fake_training(
     cfg: Config,
     counter,  # a dispatch mode that looks on
     n_classes: int = 19,
-    precision: str | None = None,  # fp32 or bf16; None: as the configuration says on its device
+    precision: str | None = None,  # fp32, bf16 or fp16; None: as the configuration says on its device
 ) -> Iterator[Callable[[], None]]:  # takes a step when called
     "A configuration's training on tensors of shape and no content."
     source, target = (parse_size(cfg.crop or size) for size in (cfg.source_size, cfg.target_size))
@@ -117,7 +117,7 @@ def fake_training(
 def step_bytes(
     cfg: Config,
     n_classes: int = 19,
-    precision: str | None = None,  # fp32 or bf16; None: as the configuration says on its device
+    precision: str | None = None,  # fp32, bf16 or fp16; None: as the configuration says on its device
 ) -> int:  # bytes
     "The most that tensors take at once in a training step: weights, gradients, optimisers, activations."
     live = LiveBytes()
@@ -223,11 +223,11 @@ def changes(cfg: Config) -> list[dict]:  # values of `Config`
     "What takes less memory, the cheapest first; each comes on top of those before."
     halves = dict(batch_size=cfg.batch_size // 2, accumulate=2 * cfg.accumulate)
     sizes = [{k: smaller(getattr(cfg, k), share) for k in ("source_size", "target_size")} for share in (0.75, 0.5)]
-    native = cfg.precision == "fp32" and pick_precision("auto", pick_device(cfg.device)) == "bf16"
+    native = pick_precision("auto", pick_device(cfg.device))
     return [
         *([] if cfg.checkpointing else [dict(checkpointing=True)]),
         *([halves] if cfg.batch_size % 2 == 0 else []),
-        *([dict(precision="bf16")] if native else []),
+        *([dict(precision=native)] if cfg.precision == "fp32" != native else []),
         *([] if cfg.crop else sizes),
     ]
 

@@ -43,6 +43,7 @@ from ..evaluation.gallery import show_predictions
 from ..evaluation.metrics import segmentation_metrics
 from ..evaluation.predict import Predictor, evaluate
 from ..methods.fourier import FourierStyle
+from ..networks.half_precision import LossScale, Unscale
 from ..networks.levels import TwoLevels
 from ..networks.losses import SegmentationLoss
 from ..networks.optimisers import POWERS, PolySchedule, network_optimiser, train_step
@@ -177,7 +178,10 @@ class SkipValidation(Callback):
         raise CancelValidException
 
 # %% ../../nbs/api/training/06_trainer.ipynb #003c2a5f
-def step_callbacks(cfg: Config) -> list[Callback]:
+def step_callbacks(
+    cfg: Config,
+    precision: str = "fp32",  # of the network: fp32, bf16 or fp16
+) -> list[Callback]:
     "What makes a Learner's steps those of a configuration: epochs, schedule, end, accumulation, several processes."
     cbs = [
         SourceEpoch(),
@@ -188,6 +192,8 @@ def step_callbacks(cfg: Config) -> list[Callback]:
         cbs.append(GradientAccumulation(cfg.accumulate * share_of_batch(cfg)))
     if cfg.clip:
         cbs.append(GradientClip(cfg.clip))
+    if precision == "fp16":
+        cbs += [Unscale(), LossScale()]
     if world() > 1:
         cbs.append(Processes(cfg.bn_sync))
     return cbs
@@ -224,7 +230,7 @@ def make_learner(
 ) -> Learner:  # ready for `fit`; with a progress bar where fastai shows one
     "The Learner of a configuration."
     loaders, stream = loader_options(cfg, model), streams(cfg, model)
-    cbs = [*step_callbacks(cfg), *cbs]
+    cbs = [*step_callbacks(cfg, model.precision), *cbs]
     if cfg.fourier:
         cbs.append(FourierStyle(stream(data.target, cfg.target_size, False), cfg.fourier, cfg.preprocessing))
     reads = cfg.method_class.reads_target

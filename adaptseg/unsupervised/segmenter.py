@@ -207,7 +207,8 @@ class Segmenter:
     ):
         self.cfg = segment_config(variant, **values)
         self.device = pick_device(self.cfg.device)
-        self.precision = pick_precision(self.cfg.precision, self.device)
+        precision = pick_precision(self.cfg.precision, self.device)
+        self.precision = "fp32" if precision == "fp16" else precision  # its gradients would vanish
 
 # %% ../../nbs/api/unsupervised/02_segmenter.ipynb #83e54075
 @patch
