@@ -20,9 +20,8 @@ from threading import Event, Thread, main_thread
 from uuid import uuid4
 
 import psutil
-from filelock import FileLock
 
-from .files import write_json
+from .files import one_at_a_time, write_json
 
 # %% ../../nbs/api/base/08_claims.ipynb #fb72330f
 BEAT = 2  # seconds between signs of life
@@ -38,15 +37,15 @@ def claim_file(path: Path) -> Path:
 def locked(folder: Path):
     "Inside, no other process is inside for this folder."
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".claims.lock"):
+    with one_at_a_time(folder / ".claims.lock"):
         yield
 
 # %% ../../nbs/api/base/08_claims.ipynb #53124bd4
 def clock(folder: Path) -> float:  # seconds
-    "The time of whoever stamps files in a folder that has the lock file: on a shared disk, not this machine's."
-    file = folder / ".claims.lock"
+    "The time of whoever stamps files in a folder: on a shared disk, not this machine's."
+    file = folder / ".claims.clock"
     try:
-        os.utime(file)
+        file.touch()
         return file.stat().st_mtime
     except OSError:
         return time.time()

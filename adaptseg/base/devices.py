@@ -62,7 +62,7 @@ def keep_freed_memory() -> bool:  # whether the C library has such a setting (gl
     most, mmap_threshold, trim_threshold = 2**31 - 1, -3, -1  # names of malloc.h
     return bool(mallopt and mallopt(mmap_threshold, most) and mallopt(trim_threshold, most))
 
-# %% ../../nbs/api/base/01_devices.ipynb #d51cd36a
+# %% ../../nbs/api/base/01_devices.ipynb #749f669a
 def ahead(
     batches: Iterable[tuple[torch.Tensor, ...]],  # on the CPU; in pinned memory where the device is a GPU
     device: torch.device | None,  # where they shall be; None: where they are

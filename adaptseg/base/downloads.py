@@ -14,8 +14,9 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from filelock import FileLock
 from tqdm import tqdm
+
+from .files import one_at_a_time
 
 # %% ../../nbs/api/base/05_downloads.ipynb #c7a25c51
 def hash_in_name(name: str) -> str | None:  # hexadecimal digits
@@ -58,7 +59,7 @@ def fetch(
         check_hash(path, sha256)
         return path
     part.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{name}.lock")):  # who waits finds the file
+    with one_at_a_time(path.with_name(f".{name}.lock")):  # who waits finds the file
         return path if path.is_file() else _fetched(url, path, part, sha256, progress)
 
 

@@ -140,7 +140,7 @@ def after_cancel_fit(self: Method):
     self.source_pass.close()
     self.batches = None
 
-# %% ../../nbs/api/methods/00_registry.ipynb #27caa86d
+# %% ../../nbs/api/methods/00_registry.ipynb #bf73e2f4
 @patch
 def scaled(
     self: Method,

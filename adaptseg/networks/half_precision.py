@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['Unscale', 'LossScale']
 
-# %% ../../nbs/api/networks/13_half_precision.ipynb #c0653445
+# %% ../../nbs/api/networks/13_half_precision.ipynb #3148109c
 import torch
 from fastai.callback.core import Callback, CancelStepException
 from fastai.callback.training import GradientClip
 
-# %% ../../nbs/api/networks/13_half_precision.ipynb #ca72dfc5
+# %% ../../nbs/api/networks/13_half_precision.ipynb #9a45b198
 class Unscale(Callback):
     "Divides the network's gradients by the scale, before anyone looks at them."
 

@@ -41,7 +41,7 @@ def methods(learn) -> list[Method]:
     "The callbacks that adapt."
     return [cb for cb in learn.cbs if isinstance(cb, Method)]
 
-# %% ../../nbs/api/training/01_history.ipynb #247164d0
+# %% ../../nbs/api/training/01_history.ipynb #3594bf2c
 class SmoothLoss(AvgSmoothLoss):
     "fastai's smoothed training loss, kept on the device."
 
