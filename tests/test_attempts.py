@@ -88,20 +88,27 @@ FETCHED = [  # addresses, as they are sent
     "/custom/custom.css",
     "/?runs=/etc&data_root=/etc",
 ]
+RUN = dict(store_history=False, user_expressions={}, allow_stdin=False)
+CLASS = dict(_model_module="os", _model_name="system")
 MESSAGES = [  # what a browser may say to its kernel: channel, kind, content
-    ("shell", "execute_request", lambda code: dict(code=code, silent=False, store_history=False, user_expressions={}, allow_stdin=False)),
-    ("control", "execute_request", lambda code: dict(code=code, silent=True, store_history=False, user_expressions={}, allow_stdin=False)),
-    ("shell", "execute_request", lambda code: dict(code="0", silent=False, user_expressions=dict(a=code), allow_stdin=False)),
+    ("shell", "execute_request", lambda code: dict(RUN, code=code, silent=False)),
+    ("control", "execute_request", lambda code: dict(RUN, code=code, silent=True)),
+    ("shell", "execute_request", lambda code: dict(RUN, code="0", silent=False, user_expressions=dict(a=code))),
     ("shell", "inspect_request", lambda code: dict(code="dashboard", cursor_pos=3, detail_level=1)),
     ("shell", "complete_request", lambda code: dict(code="import os; os.", cursor_pos=14)),
     ("shell", "history_request", lambda code: dict(output=True, raw=True, hist_access_type="tail", n=100)),
     ("shell", "is_complete_request", lambda code: dict(code=code)),
-    ("control", "debug_request", lambda code: dict(type="request", seq=1, command="evaluate", arguments=dict(expression=code, context="repl"))),
+    (
+        "control",
+        "debug_request",
+        lambda code: dict(type="request", seq=1, command="evaluate", arguments=evaluate(code)),
+    ),
     ("control", "create_subshell_request", lambda code: {}),
     ("stdin", "input_reply", lambda code: dict(value=code)),
-    ("shell", "comm_open", lambda code: dict(comm_id="1", target_name="__main__", target_module="os", data=dict(code=code))),
-    ("shell", "comm_open", lambda code: dict(comm_id="2", target_name="jupyter.widget", data=dict(state=dict(_model_module="os", _model_name="system", _view_name=code)))),
-]  # fmt: skip
+    ("shell", "comm_open", lambda code: dict(comm_id="1", target_name="__main__", data=dict(code=code))),
+    ("shell", "comm_open", lambda code: dict(comm_id="2", target_name="jupyter.widget", data=dict(state=CLASS))),
+]
+evaluate = lambda code: dict(expression=code, context="repl")  # noqa: E731
 UPDATES = [  # what a browser may say to any widget
     dict(value="/etc/passwd"),
     dict(value=[[["/etc/passwd"]]]),
@@ -121,6 +128,10 @@ ACTS = [  # to the pictures
     dict(kind="key", key="__class__"),
     dict(kind="__init__", x=1),
     "no message at all",
+]
+CALLS = [  # that would change something
+    *("POST /api/kernels", "DELETE /api/kernels/ID", "PUT /api/contents/x.txt", "POST /api/terminals"),
+    *("POST /api/sessions", "POST /api/shutdown", "PUT /", "TRACE /"),
 ]
 
 
@@ -233,16 +244,11 @@ def from_elsewhere(app):
     "Pages of other hosts, and methods that change something."
     visitor, rows = Visitor(app), []
     kernel = visitor.kernel()
-    for path, method in (("/api/kernels", "POST"), (f"/api/kernels/{uuid.uuid4()}", "DELETE"), ("/api/contents/x.txt", "PUT"),
-                         ("/api/terminals", "POST"), ("/api/sessions", "POST"), ("/api/shutdown", "POST"), ("/", "PUT"), ("/", "TRACE")):  # fmt: skip
+    for call in CALLS:
+        method, path = call.replace("ID", str(uuid.uuid4())).split()
         status, _, text = visitor.ask(path, method, "{}", Origin="http://evil.example")
         assert status >= 400, (path, method)
-        rows.append(
-            (
-                f"`{method} {path.replace(path.split('/')[-1], 'ID') if 'kernels/' in path else path}` from another host's page",
-                str(status),
-            )
-        )
+        rows.append((f"`{call}` from another host's page", str(status)))
     status, headers, text = visitor.ask("/", Origin="http://evil.example")
     assert "Access-Control-Allow-Origin" not in headers
     rows.append(("`GET /` from another host's page", f"{status}, without the header that would let it read"))
@@ -401,6 +407,22 @@ def passwords(closed):
     return rows
 
 
+HEAD = """# What was tried against the app
+
+> {n} attempts to get more than was given, each made again by `tests/test_attempts.py`.
+
+`adaptseg app` serves dashboards of one folder of runs and one of data, to one machine or with a password. What was
+sent, and what came of it:
+"""
+NAMES = """## By name
+
+Runs, classes, images and folders whose names are HTML (`<img src=x onerror=...>`) are shown as text in all tabs, tried
+in Chromium.
+
+What is not walled off: a visitor who may look may keep the machine busy, with a network on many images for instance.
+"""
+
+
 @pytest.mark.skipif(not shutil.which("ps"), reason="no ps")
 def test_attempts_by_request(open_app, closed_app, folders):
     parts = {
@@ -412,24 +434,7 @@ def test_attempts_by_request(open_app, closed_app, folders):
         "Around the password": passwords(closed_app),
     }
     n = sum(map(len, parts.values()))
-    text = [
-        "# What was tried against the app",
-        "",
-        f"> {n} attempts to get more than was given, each made again by `tests/test_attempts.py`.",
-        "",
-    ]
-    text += [
-        "`adaptseg app` serves dashboards of one folder of runs and one of data, to one machine or with a password. What was sent, and what came of it:",
-        "",
-    ]
-    text += [line for title, rows in parts.items() for line in lines(title, rows)]
-    text += [
-        "## By name",
-        "",
-        "Runs, classes, cameras, images and folders whose names are HTML (`<img src=x onerror=...>`) are shown as text in all tabs, tried in Chromium.",
-        "",
-    ]
-    text = "\n".join(text)
+    text = "\n".join([HEAD.format(n=n), *(line for title, rows in parts.items() for line in lines(title, rows)), NAMES])
     assert n >= 60
     if os.environ.get("WRITE"):
         PAGE.write_text(text)

@@ -429,6 +429,7 @@ NOT_RUN = [  # a command, and why no test runs it; its names and values are chec
     (r"make install|pip install .*(cluster|export|tracking|remote).*", "CI begins with it, all extras"),
     (r"make test|(KILLS=20 )?\.venv/bin/python -m pytest .*", "it is what runs these tests"),
     (r"make slow", "minutes a test; run by hand before a release"),
+    (r"make gpu", "needs a card; its report and its commands are tested in test_gpu.py"),
     (r"make export", "tests/run does the same on a copy, and test_home_is_the_readme the rest"),
     (r"make lab", "opens JupyterLab for a person"),
     (r"python -m adaptseg", "the map names the module; every test that calls a command does it so"),

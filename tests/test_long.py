@@ -62,7 +62,8 @@ class Watch(Callback):
             me, folder = psutil.Process(), self.path
             bytes = {f.name: f.stat().st_size for f in folder.rglob("*") if f.is_file()}
             full = me.memory_full_info()
-            row = dict(step=step, memory=full.uss + getattr(full, "swap", 0), files=me.num_fds(), threads=me.num_threads(), bytes=bytes)
+            row = dict(step=step, memory=full.uss + getattr(full, "swap", 0), files=me.num_fds())
+            row |= dict(threads=me.num_threads(), bytes=bytes)
             print("WATCH", json.dumps(row), flush=True)
 
 

@@ -47,7 +47,10 @@ def pick_precision(name: str, device: torch.device) -> str:  # of `PRECISIONS`
     return "bf16" if device.type == "cpu" and (has.get("avx512_bf16") or has.get("amx_bf16")) else "fp32"
 
 
-def computing(precision: str, device: torch.device):  # a context manager
+def computing(
+    precision: str,  # of `PRECISIONS`
+    device: torch.device,
+):  # a context manager
     "Inside, convolutions and matrix products of fp32 tensors are computed in this precision."
     dtype = PRECISIONS[precision]
     return torch.autocast(device.type, dtype) if dtype else nullcontext()
@@ -64,9 +67,9 @@ def keep_freed_memory() -> bool:  # whether the C library has such a setting (gl
 
 # %% ../../nbs/api/base/01_devices.ipynb #749f669a
 def ahead(
-    batches: Iterable[tuple[torch.Tensor, ...]],  # on the CPU; in pinned memory where the device is a GPU
+    batches: Iterable[tuple[torch.Tensor, ...]],  # (N, ...) each, on the CPU; in pinned memory if the device is a GPU
     device: torch.device | None,  # where they shall be; None: where they are
-) -> Iterator[tuple[torch.Tensor, ...]]:  # on the device
+) -> Iterator[tuple[torch.Tensor, ...]]:  # (N, ...) each, on the device
     "Batches, copied to a device; to a GPU while it still works on those before."
     if device is None or device.type != "cuda":
         yield from batches if device is None else (to_device(batch, device) for batch in batches)

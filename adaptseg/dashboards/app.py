@@ -141,6 +141,8 @@ def voila_command(
         "VoilaConfiguration.show_tracebacks": False,
         "Voila.kernel_websocket_connection_class": "adaptseg.dashboards.guard.GuardedConnection",
         "MappingKernelManager.buffer_offline_messages": False,  # pictures for who is gone would fill the memory
+        "MappingKernelManager.cull_idle_timeout": 600,  # seconds after which who went without a word is forgotten
+        "MappingKernelManager.cull_interval": 60,
         "theme": "light",
         "template": "adaptseg",
     }

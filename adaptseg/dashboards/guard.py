@@ -36,7 +36,10 @@ class GuardedConnection(ZMQChannelsWebsocketConnection):
             raise HTTPError(400, f"expected a page that speaks {PROTOCOL}")
         await super().prepare()
 
-    def handle_incoming_message(self, incoming_msg):
+    def handle_incoming_message(
+        self,
+        incoming_msg: bytes | str,  # a frame
+    ):
         "Pass a frame on to the kernel; one that is no frame ends the connection."
         if is_whole(incoming_msg):
             super().handle_incoming_message(incoming_msg)

@@ -269,7 +269,12 @@ def __getitem__(self: DrawDataset, draw: int):  # (3, H, W) float32 and, with la
 class LocalLoader(DataLoader):
     "A loader whose batches stay in their process: fastai would gather losses and metrics of all after every batch."
 
-    def __init__(self, *args, device: torch.device | None = None, **kwargs):
+    def __init__(
+        self,
+        *args,  # of fastai's DataLoader
+        device: torch.device | None = None,  # where batches shall be; None: where they are
+        **kwargs,  # of fastai's DataLoader
+    ):
         super().__init__(*args, **kwargs)
         self.to(device)
 
@@ -283,7 +288,7 @@ class LocalLoader(DataLoader):
     def to_detach(self, b, cpu=True, gather=False):
         return to_detach(b, cpu, False)
 
-
+# %% ../../nbs/api/datasets/03_loading.ipynb #3061fcb4
 class DrawLoader(LocalLoader):
     "Batches of a `DrawDataset`; epoch `e` holds the steps `e * steps .. (e + 1) * steps - 1` of training."
 
