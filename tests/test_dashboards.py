@@ -18,8 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
 from PIL import Image
 
+from adaptseg.dashboards.guard import PROTOCOL
 from adaptseg.dashboards.app import ask_for, served_notebook, voila_command, voila_environment
 from adaptseg.networks.deeplab import deeplab
 from adaptseg.datasets.labels import CITYSCAPES19
@@ -531,10 +533,12 @@ def test_app_runs_no_code_of_a_browser(app, page, folders):
         },
         "buffers": [],
     }
+    frame = serialize_msg_to_ws_v1(request, request.pop("channel"), lambda part: json.dumps(part).encode())
     sent = page.evaluate(
-        """([url, text]) => new Promise(done => { const s = new WebSocket(url);
-        s.onopen = () => { s.send(text); setTimeout(() => done(true), 3000); }; s.onerror = () => done(false); })""",
-        [f"{app.replace('http', 'ws')}api/kernels/{kernel}/channels?session_id=s", json.dumps(request)],
+        """([url, protocol, frame]) => new Promise(done => { const s = new WebSocket(url, [protocol]);
+        s.onopen = () => { s.send(new Uint8Array(frame)); setTimeout(() => done(true), 3000); };
+        s.onerror = () => done(false); })""",
+        [f"{app.replace('http', 'ws')}api/kernels/{kernel}/channels?session_id=s", PROTOCOL, list(frame)],
     )
     assert sent and not mark.exists()
 
