@@ -17,15 +17,17 @@ from ..networks.losses import upsample
 
 # %% ../../nbs/api/methods/05_mixing.ipynb #2e02b53b
 def surest(
-    p: Tensor,  # (N, C, H, W) probabilities of the teacher
+    p: Tensor,  # (N, H, W) probability of the label, 0..1
+    label: Tensor,  # (N, H, W) int64 train ids
+    n_classes: int,  # more than any label
     share: float = 0.34,  # of the pixels of each class in these images, 0..1
 ) -> Tensor:  # (N, H, W) bool
     "The surest pixels of each class (Zou et al. 2018, section 4.1; the share of Yang and Soatto 2020, section 4)."
-    (n, c, *size), (p, label) = p.shape, (t.flatten() for t in p.max(1))
-    count = torch.zeros(c, dtype=torch.int64, device=p.device).scatter_add_(0, label, torch.ones_like(label))
+    shape, p, label = label.shape, p.flatten(), label.flatten()
+    count = torch.zeros(n_classes, dtype=torch.int64, device=p.device).scatter_add_(0, label, torch.ones_like(label))
     order = (2 * label.double() - p).argsort(stable=True)  # by class, the surest first
     place = torch.empty_like(label).scatter_(0, order, torch.arange(len(order), device=p.device))
-    return ((place - (count.cumsum(0) - count)[label]) < share * count[label]).view(n, *size)
+    return ((place - (count.cumsum(0) - count)[label]) < share * count[label]).view(shape)
 
 
 def pseudo_labels(
@@ -35,11 +37,10 @@ def pseudo_labels(
 ) -> tuple[Tensor, Tensor]:  # (N, H, W) int64 train ids, and weights in 0..1: (N,), of classes (N, H, W)
     "What a teacher says, and how far it is believed (Tranheden et al. 2021, section 3.2)."
     check_choice("per", per, ("image", "batch", "class"))
-    p = logits.softmax(1)
-    most, label = p.max(1)
-    sure = most >= tau
+    p, label = logits.softmax(1).max(1)
+    sure = p >= tau
     if per == "class":
-        return label, (sure | surest(p)).to(p.dtype)
+        return label, (sure | surest(p, label, logits.shape[1])).to(p.dtype)
     sure = sure.to(p.dtype).mean((1, 2))
     return label, sure.mean().expand(len(sure)) if per == "batch" else sure
 
