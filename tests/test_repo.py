@@ -196,6 +196,18 @@ def described(thing):
     return bool(text and text.strip() and not text.startswith(f"{thing.__name__}("))
 
 
+SLOW = (
+    "timm torchvision torch._dynamo distributed dask accelerate onnx datumaro pycocotools mlflow wandb tensorboard s3fs"
+)
+
+
+def test_names_come_without_what_takes_seconds():
+    "Neither an extra nor what only training needs is imported with the names and the commands; twice as fast so."
+    code = f"import sys, adaptseg.core, adaptseg.commands; print(*[m for m in '{SLOW}'.split() if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not done.stdout.split()
+
+
 def test_files_are_at_home_on_any_machine():
     files = tracked()
     if files is None:

@@ -16,7 +16,6 @@ from fastcore.basics import patch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as vision
 
 from ..base.distributed import average_, rank
 from ..datasets.loading import denormalise, normalise
@@ -42,6 +41,8 @@ def strong_colours(
 
 
 def _changed(image, rng, strength):
+    from torchvision.transforms.v2 import functional as vision
+
     if rng.random() < 0.8:
         brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, 3)
         image = vision.adjust_brightness(image, brightness)

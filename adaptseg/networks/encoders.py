@@ -11,7 +11,6 @@ import re
 from difflib import get_close_matches
 from functools import partial
 
-import timm
 import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
@@ -24,6 +23,8 @@ TAKES_ANY_SIZE = (dict(dynamic_img_size=True, dynamic_img_pad=True), dict(strict
 
 def encoder_names() -> list[str]:
     "The names of timm's encoders, with their weights: `convnext_tiny.fb_in22k`."
+    import timm
+
     return timm.list_models(pretrained=True)
 
 
@@ -31,6 +32,8 @@ def check_encoder(
     name: str,  # a name of timm, with or without weights: convnext_tiny.fb_in22k
 ) -> None:
     "Raise a ValueError unless timm has such a model."
+    import timm
+
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         close = get_close_matches(architecture, timm.list_models(), 3)
@@ -40,13 +43,15 @@ def check_encoder(
     if tag and tag not in tags:
         raise ValueError(f"backbone: expected weights of timm:{architecture} among {', '.join(tags)}; found {tag!r}")
 
-
+# %% ../../nbs/api/networks/04_encoders.ipynb #186eafa3
 def create_encoder(
     name: str,  # a name of timm, with or without weights: convnext_tiny.fb_in22k
     output_stride: int | None = None,  # no map is coarser: 8, 16, 32; None: the encoder's own
     state: dict[str, Tensor] | None = None,  # weights as the authors or timm name them, (...)
 ) -> nn.Module:  # randomly initialised, or with these weights
     "A model of timm that takes images of any size, as far as it can."
+    import timm
+
     check_encoder(name)
     own = {} if output_stride is None else dict(output_stride=output_stride)
     if state is not None:
@@ -160,8 +165,10 @@ def maps(
 
 @patch
 def depths(self: TimmNetwork) -> dict[str, int]:  # name of a weight -> timm's layer, heads last
+    from timm.models import group_parameters
+
     matcher = self.encoder.group_matcher(coarse=False)
-    layers = timm.models.group_parameters(self.encoder, matcher, reverse=True)
+    layers = group_parameters(self.encoder, matcher, reverse=True)
     depth = {f"encoder.{k}": v for k, v in layers.items()}
     last = max(depth.values(), default=0) + 1
     return {k: depth.get(k, last) for k, _ in self.named_parameters()}

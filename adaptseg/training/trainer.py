@@ -34,7 +34,7 @@ from ..datasets.copies import read_copy
 from ..datasets.domains import load_split, load_val
 from ..datasets.few import few_items, with_few
 from ..datasets.labels import ClassSet
-from ..datasets.loading import DrawDataset, DrawLoader, augmentation, eval_loader
+from ..datasets.loading import DrawDataset, DrawLoader, eval_loader
 from ..datasets.rare import class_pixels, class_weights
 from ..datasets.splits import Split, fingerprint
 from ..evaluation.charts import learning_curves
@@ -54,7 +54,6 @@ from ..runs.config import Config, make_config, parse_range, parse_size
 from ..runs.folder import Run, check_free, differences, replaced_path, run_path
 from ..streets.samples import RECORD, dataset_root
 from .choice import Choice
-from .distributed import Processes
 from .health import Health
 from .history import Checkpoint, History, QuietRecorder, methods
 from .trackers import tracked
@@ -195,6 +194,8 @@ def step_callbacks(
     if precision == "fp16":
         cbs += [Unscale(), LossScale()]
     if world() > 1:
+        from adaptseg.training.distributed import Processes
+
         cbs.append(Processes(cfg.bn_sync))
     return cbs
 
@@ -210,6 +211,8 @@ def streams(
     model: TwoLevels,  # on its device
 ) -> Callable[..., DrawLoader]:  # of a split, its size as WxH and whether labels are read
     "Makes the endless loaders of a configuration; source and target draw differently."
+    from adaptseg.datasets.augmentation import augmentation
+
     options, steps = loader_options(cfg, model), min(cfg.val_every, cfg.steps) * cfg.accumulate
     crop, scale = cfg.crop and parse_size(cfg.crop), cfg.scale and parse_range(cfg.scale)
     augment = augmentation(crop, scale, cfg.flip, cfg.colour)
