@@ -106,7 +106,7 @@ def experiments_command(parameters: dict) -> Path:  # folder of the runs, the ta
     job = experiments_job(**given(parameters))
     resolve(job.out).mkdir(parents=True, exist_ok=True)
     folder = run_notebook("experiments", resolve(job.out), {k: getattr(job, k) for k in given(parameters)})
-    print(f"\n{(folder / 'table.md').read_text()}\ntable and figures: {folder}")
+    print(f"\n{(folder / 'table.md').read_text(encoding='utf-8')}\ntable and figures: {folder}")
     return folder
 
 
@@ -237,9 +237,10 @@ def sweep_command(args: argparse.Namespace) -> None:
     "`adaptseg sweep`: make all runs of a table and a grid, show how far they are, and at the end their scores."
     sweep = Sweep(sweep_rows(args.table, dict(args.parameters)), args.results)
     table = sweep.run(args.workers, args.scheduler, LiveTable())
-    scores = sweep.folder / "table.md"
+    file = sweep.folder / "table.md"
+    scores = file.read_text(encoding="utf-8") if file.is_file() else ""
     print(
-        f"\n{table.to_string(index=False, justify='left')}\n\n{scores.read_text() if scores.is_file() else ''}\n"
+        f"\n{table.to_string(index=False, justify='left')}\n\n{scores}\n"
         f"in {sweep.folder}: sweep.csv, table.md, sweep.log, logs"
     )
     stop_on_failed_rows(table)

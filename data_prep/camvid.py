@@ -56,7 +56,10 @@ def settle(folder: Path) -> None:
             f"fastai's CamVid: expected images, labels, codes.txt and valid.txt, found no "
             f"{', '.join(absent)}. Give the whole camvid.tgz"
         )
-    table, held = id_table(copy / "codes.txt"), {Path(line).stem for line in (copy / "valid.txt").read_text().split()}
+    table, held = (
+        id_table(copy / "codes.txt"),
+        {Path(line).stem for line in (copy / "valid.txt").read_text(encoding="utf-8-sig").split()},
+    )
     jobs = [(image, folder / split_of(image.stem, held), table) for image in sorted((copy / "images").iterdir())]
     parallel_map(sort_pair, jobs, title="fastai's CamVid")
     shutil.rmtree(copy)
@@ -67,7 +70,7 @@ def id_table(codes: Path) -> np.ndarray:  # (256,) uint8
     code_of = {name: CAMVID11.index(ours) for ours, theirs in ELEVEN.items() for name in theirs.split()} | {
         "Void": CAMVID_IDS.void
     }
-    names = codes.read_text().split()
+    names = codes.read_text(encoding="utf-8-sig").split()
     if set(names) != set(code_of):
         raise ValueError(
             f"{codes}: expected the 32 classes of CamVid, found "

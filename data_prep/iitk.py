@@ -67,7 +67,7 @@ def one_camera(part: Path, options: dict, camera) -> None:
     folder = part / "leftImg8bit"
     done = folder / f".camera{number}"  # written last: a camera that was stopped begins again
     made_of = f"{source} {signature([source])} {options}"
-    if done.is_file() and done.read_text() == made_of:
+    if done.is_file() and done.read_text(encoding="utf-8") == made_of:
         return
     for split in ("all", "train", "val"):
         shutil.rmtree(folder / split / f"camera{number}", ignore_errors=True)
@@ -86,7 +86,7 @@ def one_camera(part: Path, options: dict, camera) -> None:
         to.parent.mkdir(parents=True, exist_ok=True)
         path.replace(to)
     path.parent.rmdir()
-    done.write_text(made_of)
+    done.write_text(made_of, encoding="utf-8")
 
 
 def frames(source: Path, options: dict):

@@ -28,6 +28,7 @@ from adaptseg.datasets.annotators import read_truths
 from adaptseg.unsupervised.scores import segment_scores
 from adaptseg.unsupervised.segmenter import Segmenter
 from adaptseg.datasets.splits import fingerprint, load_label, read_manifest
+from inside import adaptseg
 from adaptseg.training.trainer import fit
 from adaptseg.reports.video import read_frames, write_video
 from test_labels import png16
@@ -417,8 +418,7 @@ def test_adaptseg_video(tmp_path):
     run = two_steps("gta5", "iitk", root, tmp_path)[0]
 
     def seen(source, out, *extra):
-        command = [sys.executable, "-c", "from adaptseg.cli import main; main()", "video", str(source), str(out)]
-        done = subprocess.run([*command, "--weights", str(run.path), *extra], cwd=ROOT, capture_output=True, text=True)
+        done = adaptseg("video", source, out, "--weights", run.path, *extra)
         assert done.returncode == 0 and out.with_suffix(".png").is_file(), done.stderr[-2000:]
         with open(out.with_suffix(".csv"), newline="") as f:
             rows = list(csv.DictReader(f))
@@ -433,7 +433,7 @@ def test_adaptseg_video(tmp_path):
     rows, seconds, frames = seen(cameras, tmp_path / "all.mp4", "--rate", "2", "--seconds", "1")
     assert (seconds, frames) == ([0] * 5 + [0.5] * 5, 2)
     assert [r["camera"] for r in rows] == 2 * [f"camera{c}" for c in range(1, 6)]
-    rows, _, frames = seen("iitk", tmp_path / "val.mp4", "--data-root", str(root))  # which has a frame of each
+    rows, _, frames = seen("iitk", tmp_path / "val.mp4", "--data-root", root)  # which has a frame of each
     assert (len(rows), frames) == (5, 1)
 
 
@@ -693,8 +693,6 @@ def test_full_disk_leaves_the_old_state(tmp_path):
         many = make_zip(tmp_path / "many.zip", {f"images/{i:05}.png": picture(i, size=(200, 300)) for i in range(10)})
         refused("no room: 0.0018 GB are needed", "gta5", many, few[1], "--out", small, "--partial", "--overwrite")
         assert {n: (small / n).read_bytes() for n in files(small)} == before and not (small / ".GTA5.part").exists()
-        import data_prep.prepare as module
-
         (small / "filler").write_bytes(bytes(700_000))
         real, free = shutil.disk_usage, shutil.disk_usage(tmp_path)
         shutil.disk_usage = lambda path: free  # as if the room were taken by another while it unpacks
@@ -739,19 +737,7 @@ def test_check_finds_what_went_wrong_later(tmp_path, capsys):
     image.unlink(), (tmp_path / "data/GTA5/labels/00002.png").unlink()
     with pytest.raises(ValueError, match="1 are gone"):
         load_split("gta5", "train", tmp_path / "data")
-    doctor = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from adaptseg.cli import main; main()",
-            "doctor",
-            "--data-root",
-            str(tmp_path / "data"),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    doctor = adaptseg("doctor", "--data-root", tmp_path / "data")
     assert doctor.returncode == 0 and "all 7 of 24,966" in doctor.stdout, doctor.stderr
     assert len(load_split("gta5", "train", tmp_path / "data")) == 7
 
@@ -766,12 +752,7 @@ def test_dataset_notebook(tmp_path, domain, beside):
         if v
         for a in ("-p", k, str(v))
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", "from adaptseg.cli import main; main()", "dataset", *args],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = adaptseg("dataset", *args)
     assert done.returncode == 0 and ("no labels, no classes" in done.stdout) == (beside is None), done.stderr[-2000:]
     assert {p.name for p in (tmp_path / f"out/{domain}-train").iterdir()} == {
         "dataset.ipynb",

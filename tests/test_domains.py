@@ -212,7 +212,7 @@ def test_the_halves_of_dusk_do_not_meet(root):
 @pytest.mark.parametrize("domain, folder, stem", [("gta5", "GTA5", "00002"), ("synthia", "SYNTHIA", "0000002")])
 def test_held_out_stems(root, domain, folder, stem):
     fails(FileNotFoundError, f"{folder} has no val split of its own: list the stems to hold out", domain, "val", root)
-    (root / folder / "val.txt").write_text(f"{stem}\n\n")
+    (root / folder / "val.txt").write_text(f"{stem}\n\n", encoding="utf-8-sig")  # as an editor of Windows writes it
     val, train = load_split(domain, "val", root), load_split(domain, "train", root)
     assert [i.image.stem for i in val.items] == [stem]
     assert stem not in [i.image.stem for i in train.items] and len(train) == (5 if domain == "gta5" else 3)

@@ -1,9 +1,6 @@
 """The report's experiments as one command, on tiny domains: once, again, with a run removed, with data missing."""
 
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -12,8 +9,7 @@ from adaptseg.reports.experiments import FIRST, experiment_config, experiments_j
 from adaptseg.runs.config import EXPERIMENTS
 from adaptseg.runs.folder import Run, run_path
 from adaptseg.streets.samples import write_samples
-
-ROOT = Path(__file__).parents[1]
+import inside
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +36,7 @@ def adaptseg(command, data, out, **more):
         if command == "experiments"
         else {}
     )
-    args = [s for k, v in {**values, "out": out, **more}.items() for s in ("-p", k, str(v))]
-    return subprocess.run(
-        [sys.executable, "-c", "from adaptseg.cli import main; main()", command, *args],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=600,
-    )
+    return inside.adaptseg(command, *(s for k, v in {**values, "out": out, **more}.items() for s in ("-p", k, v)))
 
 
 def paths(data, out):

@@ -2,9 +2,6 @@
 
 import builtins
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -20,8 +17,8 @@ from adaptseg.evaluation.export import export
 from adaptseg.networks.backbones import build_network, find_backbone
 from adaptseg.networks.saving import network_arguments, save_network
 from adaptseg.runs.config import make_config
+from inside import adaptseg
 
-ROOT = Path(__file__).parents[1]
 FAMILIES = {
     "resnet18": dict(width=8, preprocessing="caffe"),
     "vgg16": dict(width=8, method="adaptseg_single"),
@@ -68,8 +65,7 @@ def test_others_read_what_the_predictor_says(backbone, photograph, tmp_path):
 
 def test_command_takes_another_size(tmp_path):
     path = weights(tmp_path, "resnet18", width=8)
-    command = [sys.executable, "-m", "adaptseg", "export", str(path), "--size", "96x96"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    done = adaptseg("export", path, "--size", "96x96")
     assert done.returncode == 0 and "of the pixels in the same class" in done.stdout, done.stderr
     (image,) = onnx.load(tmp_path / "network.onnx").graph.input
     assert [d.dim_value for d in image.type.tensor_type.shape.dim][1:] == [3, 96, 96]

@@ -94,7 +94,7 @@ def test_a_picture_that_finds_no_room_is_no_result(network, photographs, tmp_pat
     assert full.returncode == 1 and b"Traceback" not in full.stderr, full.stderr
     assert not (tmp_path / "out/overlays/day0/a.jpg").exists(), "nothing half-written"
     for out in ("out", "other"):
-        assert subprocess.run([*map(str, call), tmp_path / out], cwd=ROOT, capture_output=True).returncode == 0
+        assert adaptseg(*call[3:], tmp_path / out).returncode == 0
     ours, others = ({p.name: p.read_bytes() for p in (tmp_path / d).rglob("*.jpg")} for d in ("out", "other"))
     assert ours == others and len(ours) == 5 and len(ours["a.jpg"]) > 8192
 

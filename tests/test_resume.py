@@ -15,7 +15,6 @@ from adaptseg.streets.samples import write_samples
 
 ROOT = Path(__file__).parents[1]
 FLAGS = dict(
-    preset="sample",
     source="gta5",
     target="cityscapes",
     steps=8,
@@ -49,27 +48,28 @@ def wait_for(path, seconds=120):
 
 
 @pytest.mark.parametrize(
-    "method, precision",
+    "method, precision, preset",
     [
-        ("adaptseg_multi", "fp32"),
-        pytest.param("selftrain", "fp32", marks=pytest.mark.slow),
-        ("adaptseg_multi+selftrain", "fp16"),  # the losses' scale is resumed as well
+        ("adaptseg_multi", "fp32", "sample"),
+        pytest.param("selftrain", "fp32", "sample", marks=pytest.mark.slow),
+        ("adaptseg_multi+selftrain", "fp16", "tiny"),  # the losses' scale is resumed as well
     ],
 )
-def test_killed_run_resumes_exactly(method, precision, tmp_path):
+def test_killed_run_resumes_exactly(method, precision, preset, tmp_path):
+    values = dict(method=method, precision=precision, preset=preset)
     data = write_samples(
         tmp_path / "samples", size=(64, 128), n_gta5=(6, 2), n_cityscapes=(4, 2), n_iitk=(1, 1), workers=1
     )
     whole, broken = (tmp_path / name / f"gta52cityscapes/{method}-s0" for name in ("whole", "broken"))
-    assert start(tmp_path / "whole", data, method=method, precision=precision).wait(300) == 0
-    first = start(tmp_path / "broken", data, method=method, precision=precision)
+    assert start(tmp_path / "whole", data, **values).wait(300) == 0
+    first = start(tmp_path / "broken", data, **values)
     wait_for(broken / "checkpoint.pt")
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert not (broken / "metrics.json").exists()
-    refused = start(tmp_path / "broken", data, method=method, precision=precision)
+    refused = start(tmp_path / "broken", data, **values)
     assert refused.wait(300) == 1 and "resume=True" in refused.stderr.read()
-    assert start(tmp_path / "broken", data, method=method, precision=precision, resume=True).wait(300) == 0
+    assert start(tmp_path / "broken", data, **values, resume=True).wait(300) == 0
     files = sorted(p.name for p in whole.glob("*.safetensors"))  # what the method trains beside the network as well
     assert len(files) == 2 + method.count("+") and files == sorted(p.name for p in broken.glob("*.safetensors"))
     for file in files:

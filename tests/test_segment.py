@@ -291,7 +291,7 @@ SMALL_BENCHMARK = dict(
     backbone="resnet18",
     source_size="160x96",
     target_size="128x64",
-    methods="adabn",
+    methods="",
     imports=0,
     loader=0,
 )
@@ -305,6 +305,7 @@ WHOLE = dict(
     loader=2,
     pairs=8,
     photographs=2,
+    gone_past=20,
     explored=40,
 )
 MORE_ROWS = (
@@ -314,6 +315,7 @@ MORE_ROWS = (
     "training, images/s",
     "selftrain,lambda_mask=1",
     "of the bare network's rate",
+    "photographs  seconds",
     "adaptseg.core",
 )
 

@@ -1,5 +1,5 @@
-"""One folder of runs and data, many at it: two sweeps of one table, trainings by hand, and readers who look all the
-time, as the dashboards do. MINUTES says for how long rows are added.
+"""One folder of runs and data, many at it: two sweeps of one table, trainings by hand, the app in a browser, and a
+reader who opens every file all the time. MINUTES says for how long rows are added.
 """
 
 import csv
@@ -16,16 +16,12 @@ from PIL import Image
 from safetensors import safe_open
 
 from adaptseg.streets.samples import write_samples
+from browser import needs_browser
+from test_dashboards import browser, opened, serve  # noqa: F401  a fixture
 
 ROOT, MINUTES = Path(__file__).parents[1], float(os.environ.get("MINUTES", 10))
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200), needs_browser]
 TINY = dict(preset="tiny", source="gta5", target="cityscapes", precision="fp32", device="cpu", choice_images=0)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "samples"
-    return write_samples(root, size=(64, 128), n_gta5=(6, 2), n_cityscapes=(4, 2), n_iitk=(1, 1), workers=1)
 
 
 def start(*args, home):
@@ -69,8 +65,37 @@ def look(folder):
     return seen
 
 
-def test_nothing_twice_nothing_torn(data, tmp_path):
-    runs, rows = tmp_path / "runs", tmp_path / "rows.jsonl"
+def visit(browser, address):  # noqa: F811
+    "Somebody opens the app anew, looks at runs and pictures, and leaves: the text of both tabs."
+    pages, text = opened(browser, address, address), []
+    page = next(pages)
+    for tab in ("Training", "Results"):
+        page.get_by_role("tab", name=tab).click()
+        time.sleep(3)
+        text.append(page.inner_text("body"))
+        assert "Traceback" not in text[-1] and "Error" not in text[-1], text[-1]
+    page.locator("select[multiple]").first.select_option(index=[0])
+    page.get_by_role("button", name="next →").locator("visible=true").click()
+    time.sleep(3)
+    text.append(page.inner_text("body"))
+    assert "Error" not in text[-1], text[-1]
+    assert next(pages, None) is None, "an error in the console fails there"
+    return "\n".join(text)
+
+
+@pytest.fixture
+def app(tmp_path):
+    "The app over the folder that the others write into."
+    write_samples(tmp_path / "data", size=(64, 128), n_gta5=(6, 2), n_cityscapes=(4, 2), n_iitk=(1, 1), workers=1)
+    (tmp_path / "runs").mkdir()
+    process, address = serve(tmp_path)
+    yield address
+    process.terminate()
+    process.wait(20)
+
+
+def test_nothing_twice_nothing_torn(app, browser, tmp_path):  # noqa: F811
+    data, runs, rows, visits = tmp_path / "data", tmp_path / "runs", tmp_path / "rows.jsonl", 0
     end, seed, seen, rounds = time.monotonic() + 60 * MINUTES, 0, 0, []
     while not rounds or time.monotonic() < end:
         seeds = ",".join(str(seed + i) for i in range(4))
@@ -81,6 +106,9 @@ def test_nothing_twice_nothing_torn(data, tmp_path):
         while any(p.poll() is None for p in sweeps + others):
             seen += look(runs)
             seen += read(rows) if rows.exists() else 0
+            if any(runs.glob("*/*/weights.safetensors")):
+                visit(browser, app)
+                visits += 1
         said = [p.communicate()[1] for p in sweeps]
         assert [p.returncode for p in sweeps] == [0, 0], said
         codes = sorted(p.returncode for p in others)
@@ -93,6 +121,7 @@ def test_nothing_twice_nothing_torn(data, tmp_path):
     for name in wanted:
         steps = [row["step"] for row in csv.DictReader((runs / name / "history.csv").open())]
         assert len(steps) == len(set(steps)), f"{name}: two wrote into it"
+    assert all(name in visit(browser, app) for name in wanted[-2:]), "the app lists what was made"
     left = [f for f in runs.rglob(".*") if f.name.endswith((".part", ".claim", ".held"))]
     assert not left
-    print(f"{len(rounds)} rounds, {len(names)} runs, {seen} files read")
+    print(f"{len(rounds)} rounds, {len(names)} runs, {seen} files read, {visits} visits")

@@ -183,9 +183,7 @@ def test_a_cluster_and_a_run_that_fails(data, tmp_path, scheduler):
 def leaderboard(table, data, out, **more):
     values = dict(table=table, data_root=data, out=out, seeds="0,1", **more)
     args = [s for k, v in values.items() for s in (f"--{k}", str(v))]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    call = [sys.executable, "-m", "adaptseg", "leaderboard", *args]
-    return subprocess.run(call, cwd=ROOT, env=env, capture_output=True, text=True, timeout=400)
+    return inside.adaptseg("leaderboard", *args)
 
 
 def test_leaderboard(data, tmp_path):

@@ -16,7 +16,7 @@ from adaptseg.training.trainer import train
 from adaptseg.methods.registry import METHODS
 from adaptseg.runs.config import Config
 from adaptseg.streets.samples import write_samples
-import inside
+from inside import adaptseg
 
 ROOT = Path(__file__).parents[1]
 TINY = dict(steps=4, batch_size=2, source_size="128x64", target_size="128x64", precision="fp32", device="cpu")
@@ -42,10 +42,6 @@ def call(*args):
 
 def flags(**values):
     return [s for k, v in values.items() for s in ("-p", k, str(v))]
-
-
-def adaptseg(*args):
-    return call("-c", "from adaptseg.cli import main; main()", *args)
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["experiments"]])
@@ -124,7 +120,7 @@ def test_command_keeps_the_notebook_and_does_not_overwrite(data, tmp_path):
     ],
 )
 def test_mistakes_stop_at_the_door(wrong, words, data, tmp_path):
-    done = inside.adaptseg(
+    done = adaptseg(
         "train", *flags(**{"preset": "sample", **TINY, "data_root": data, "out": tmp_path / "runs", **wrong})
     )
     assert done.returncode == 1 and words in done.stderr, done.stderr[-3000:]

@@ -55,7 +55,7 @@ def holder(path: Path) -> dict | None:  # host, pid, token; None where a run is 
     "Who has a run now."
     file = claim_file(path)
     try:
-        who, silent = json.loads(file.read_text()), clock(path.parent) - file.stat().st_mtime
+        who, silent = json.loads(file.read_text(encoding="utf-8")), clock(path.parent) - file.stat().st_mtime
     except FileNotFoundError:
         return None
     return None if silent > (GRACE if _dead(who) else SILENCE) else who
@@ -93,7 +93,7 @@ def claimed(
 
 def _ours(path, me):
     try:
-        return json.loads(claim_file(path).read_text()) == me
+        return json.loads(claim_file(path).read_text(encoding="utf-8")) == me
     except FileNotFoundError:
         return False
 

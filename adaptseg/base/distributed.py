@@ -58,7 +58,7 @@ def start(
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     if is_main():
         return
-    sys.stdout = open(os.devnull, "w")
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")
     warnings.simplefilter("ignore")
 
 

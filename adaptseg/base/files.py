@@ -62,7 +62,7 @@ def _full(path, needs):
 def write_json(path: Path, values: dict | list):
     "Write readable JSON, all or nothing."
     with atomic_write(path) as part:
-        part.write_text(json.dumps(values, indent=1) + "\n")
+        part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 def load_json(path: Path) -> dict | list | str | float | bool | None:

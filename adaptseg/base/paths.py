@@ -17,7 +17,7 @@ def project_root() -> Path:
     here = Path.cwd()
     for folder in (here, *here.parents):
         settings = folder / "settings.ini"
-        if settings.is_file() and "lib_name = adaptseg" in settings.read_text():
+        if settings.is_file() and "lib_name = adaptseg" in settings.read_text(encoding="utf-8"):
             return folder
     return here
 

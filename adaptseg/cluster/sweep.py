@@ -149,12 +149,12 @@ def _train(cfg, parameters):
     path = run_path(cfg)
     log = resolve(cfg.out) / "logs" / f"{path.parent.name}-{path.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a") as f, redirect_stdout(f), redirect_stderr(f):
+    with open(log, "a", encoding="utf-8") as f, redirect_stdout(f), redirect_stderr(f):
         run_notebook("train", path, parameters)
 
 # %% ../../nbs/api/cluster/00_sweep.ipynb #449a5d0e
 def _note(cfg, text):
-    with open(resolve(cfg.out) / "sweep.log", "a") as f:
+    with open(resolve(cfg.out) / "sweep.log", "a", encoding="utf-8") as f:
         f.write(f"{datetime.now().isoformat(' ', 'seconds')} {socket.gethostname()} {os.getpid()} {text}\n")
 
 # %% ../../nbs/api/cluster/00_sweep.ipynb #43e24784
@@ -327,7 +327,7 @@ def finish(self: Sweep) -> pd.DataFrame:  # the last table
             table.to_csv(part, index=False)
         if done:
             with atomic_write(self.folder / "table.md") as part:
-                part.write_text(summary_table(done) + "\n")
+                part.write_text(summary_table(done) + "\n", encoding="utf-8")
     return table
 
 # %% ../../nbs/api/cluster/00_sweep.ipynb #d6c2143e

@@ -102,8 +102,8 @@ def served_notebook(
     nbformat.write(notebook, path)
     template = folder / "page" / "voila" / "templates" / "adaptseg"
     template.mkdir(parents=True)
-    (template / "conf.json").write_text(json.dumps({"base_template": "lab"}))
-    (template / "index.html.j2").write_text(PAGE)
+    (template / "conf.json").write_text(json.dumps({"base_template": "lab"}), encoding="utf-8")
+    (template / "index.html.j2").write_text(PAGE, encoding="utf-8")
     return path
 
 # %% ../../nbs/api/dashboards/12_app.ipynb #37a73a0d
@@ -166,7 +166,7 @@ def ask_for(
 
     file = folder / "voila.json"
     file.touch(mode=0o600)
-    file.write_text(json.dumps({"PasswordIdentityProvider": {"hashed_password": passwd(password)}}))
+    file.write_text(json.dumps({"PasswordIdentityProvider": {"hashed_password": passwd(password)}}), encoding="utf-8")
 
 # %% ../../nbs/api/dashboards/12_app.ipynb #7106ba2f
 def serve(
@@ -186,9 +186,7 @@ def serve(
         if ask:
             ask_for(notebook.parent, getpass("password of the app: "))
         check_port(ip, port)
-        print(
-            f"dashboards: http://{'localhost' if local(ip) else ip}:{port}/  (ctrl-c ends it)", flush=True
-        )
+        print(f"dashboards: http://{'localhost' if local(ip) else ip}:{port}/  (ctrl-c ends it)", flush=True)
         if not ask and not local(ip):
             print("anybody who reaches this address can look; --password asks for one", flush=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends Voila and its kernels, as ctrl-c does

@@ -46,7 +46,7 @@ def _member(items: tuple[Item, ...], folder: Path, copy: Path) -> tuple[Item, ..
     rows = {stem(row): row for row in read_manifest(copy) or ()}
     if (
         original is None
-        or json.loads((copy / RECIPE).read_text())["of"] != manifest_fingerprint(original)
+        or json.loads((copy / RECIPE).read_text(encoding="utf-8"))["of"] != manifest_fingerprint(original)
         or any(stem(i.row) not in rows for i in items)
     ):
         warn(

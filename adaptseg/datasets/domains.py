@@ -158,7 +158,7 @@ def _held_out(folder: Path, split: str, images: dict) -> set:
             f"{folder.name} has no val split of its own: list the stems to hold out, one a line (such as "
             f"{next(iter(images), '00001')}), in {listing}."
         )
-    held = set(listing.read_text().split())
+    held = set(listing.read_text(encoding="utf-8-sig").split())
     unknown = held - images.keys()
     if unknown:
         raise ValueError(

@@ -168,10 +168,10 @@ def _bytes_at(row, size):
 # %% ../../nbs/api/datasets/08_resizing.ipynb #3e0c1980
 def _begin(part, recipe, folder):
     "An empty folder, or one in which the same copy was begun."
-    if (part / RECIPE).is_file() and json.loads((part / RECIPE).read_text()) != recipe:
+    if (part / RECIPE).is_file() and json.loads((part / RECIPE).read_text(encoding="utf-8")) != recipe:
         shutil.rmtree(part)
     part.mkdir(parents=True, exist_ok=True)
-    (part / RECIPE).write_text(json.dumps(recipe) + "\n")
+    (part / RECIPE).write_text(json.dumps(recipe) + "\n", encoding="utf-8")
     for extra in ("val.txt", "ids.csv"):
         if (folder / extra).is_file():
             shutil.copyfile(folder / extra, part / extra)

@@ -221,7 +221,7 @@ def report(job: ExperimentsJob, new: bool = True) -> Path:  # the folder
     folder.mkdir(parents=True, exist_ok=True)
     if runs and (new or not (folder / "table.md").is_file()):
         with atomic_write(folder / "table.md") as part:
-            part.write_text(f"{summary_table(list(runs.values()))}\n\n{iitk_table(job, runs)}\n")
+            part.write_text(f"{summary_table(list(runs.values()))}\n\n{iitk_table(job, runs)}\n", encoding="utf-8")
     drawn = {which: partial(report_figure, which, runs, job.images) for which in FIGURES}
     for which, draw in {**drawn, "cameras": partial(cameras_figure, runs, job.images)}.items():
         if (new or not (folder / f"{which}.png").is_file()) and (figure := draw()):

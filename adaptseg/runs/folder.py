@@ -137,7 +137,7 @@ def history(self: Run) -> list[dict]:
     "The rows of history.csv: numbers, or None where a column is empty."
     if not (self.path / "history.csv").is_file():
         return []
-    with open(self.path / "history.csv", newline="") as f:
+    with open(self.path / "history.csv", newline="", encoding="utf-8") as f:
         return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(f)]
 
 

@@ -128,7 +128,7 @@ def found(root, want):
     if not root.exists() or root.is_dir() and not any(root.iterdir()):
         return False
     try:
-        have = json.loads((root / RECORD).read_text())
+        have = json.loads((root / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise FileExistsError(
             f"{root} exists and holds no samples: give another root, so that the data in it stays as it is"
@@ -163,7 +163,7 @@ def place(
     try:
         part.mkdir(parents=True)
         draw(part)
-        (part / RECORD).write_text(json.dumps(want) + "\n")
+        (part / RECORD).write_text(json.dumps(want) + "\n", encoding="utf-8")
         if not found(root, want):  # another process may have been quicker
             if root.exists():
                 root.rmdir()  # empty, or this fails
@@ -206,7 +206,9 @@ def _draw_samples(part, want, workers):
     write_all(samples, part, workers, seed=want["seed"], size=tuple(want["size"]))
     train, val = counts["gta5"]
     if train + val:
-        (part / "GTA5" / "val.txt").write_text("".join(f"{i:05d}\n" for i in range(train + 1, train + val + 1)))
+        (part / "GTA5" / "val.txt").write_text(
+            "".join(f"{i:05d}\n" for i in range(train + 1, train + val + 1)), encoding="utf-8"
+        )
 
 # %% ../../nbs/api/streets/06_samples.ipynb #a3d2f2e3
 def dataset_root(

@@ -70,7 +70,7 @@ class Health(Callback):
 def before_fit(self: Health):
     rows = self.history.rows
     self.seen, last = len(rows), rows[-1]["step"] if rows else 0
-    events = json.loads(self.file.read_text()) if self.file.is_file() else []
+    events = json.loads(self.file.read_text(encoding="utf-8")) if self.file.is_file() else []
     self.events = [e for e in events if e["step"] <= last]
 
 

@@ -155,7 +155,7 @@ def add(
 def write(self: History):
     if not is_main():
         return
-    with atomic_write(self.file) as part, open(part, "w", newline="") as f:
+    with atomic_write(self.file) as part, open(part, "w", newline="", encoding="utf-8") as f:
         out = csv.DictWriter(f, columns(self.rows))
         out.writeheader()
         out.writerows(self.rows)

@@ -182,7 +182,7 @@ def allowed_bytes(
 ) -> list[int]:  # bytes
     "What every control group that sets a limit has left (SLURM, containers), without what the kernel can drop."
     left = []
-    for line in Path(groups).read_text().splitlines() if Path(groups).is_file() else ():
+    for line in Path(groups).read_text(encoding="utf-8").splitlines() if Path(groups).is_file() else ():
         _, kinds, own = line.split(":", 2)
         if kinds not in ("", "memory"):
             continue
@@ -197,7 +197,12 @@ def allowed_bytes(
                 break
             with suppress(OSError, ValueError):
                 left.append(
-                    max(0, int((folder / limit).read_text()) - int((folder / use).read_text()) + droppable(folder))
+                    max(
+                        0,
+                        int((folder / limit).read_text(encoding="utf-8"))
+                        - int((folder / use).read_text(encoding="utf-8"))
+                        + droppable(folder),
+                    )
                 )
     return left
 
@@ -208,7 +213,7 @@ def droppable(
     "Files in memory that were not used lately."
     return sum(
         int(line.split()[1])
-        for line in (folder / "memory.stat").read_text().splitlines()
+        for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines()
         if line.startswith("inactive_file ")
     )
 
