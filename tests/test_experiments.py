@@ -69,7 +69,7 @@ def test_a_second_call_does_nothing(data, finished):
     assert (made(data, out), (out / "figure3.png").stat().st_mtime_ns) == (before, figure)
 
 
-@pytest.mark.parametrize("removed", ["gta5_iitk_scratch", FIRST])
+@pytest.mark.parametrize("removed", ["gta5_iitk_scratch", pytest.param(FIRST, marks=pytest.mark.slow)])
 def test_only_what_depends_on_a_removed_run_runs_again(data, finished, removed):
     out, _ = finished
     before = made(data, out)

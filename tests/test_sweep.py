@@ -85,14 +85,14 @@ def wait_for(what, process, seconds=150):
 
 
 def test_a_killed_worker_loses_only_its_run(data, tmp_path):
-    out, grid = tmp_path / "runs", dict(seed="0,1,2", method="source_only,adaptseg_multi", steps=60)
+    out, grid = tmp_path / "runs", dict(seed="0,1", method="source_only,adaptseg_multi", steps=60)
     process = sweep(data, out, "--workers", "2", **grid)
     broken = wait_for(lambda: next(out.glob("*/*/checkpoint.pt"), None), process).parent
     assert not (broken / "metrics.json").exists()
     # long before its last step: the process that trains notices within a second that the one that began it is gone
     os.kill(holder(broken)["pid"], signal.SIGKILL)
     said = finished(process)
-    runs = {f"gta52cityscapes/{m}-s{s}" for m in ("source_only", "adaptseg_multi") for s in range(3)}
+    runs = {f"gta52cityscapes/{m}-s{s}" for m in ("source_only", "adaptseg_multi") for s in range(2)}
     assert {f"{p.parent.parent.name}/{p.parent.name}" for p in out.glob("*/*/metrics.json")} == runs
     name = f"{broken.parent.name}/{broken.name}"
     assert sorted(run for _, verb, run in log(out) if verb == "began") == sorted(runs)
@@ -141,6 +141,7 @@ def test_a_busy_machine_does_not_fail_what_is_done(monkeypatch):
         raise KeyError("what went wrong inside is still told")
 
 
+@pytest.mark.slow
 def test_two_sweeps_share_the_runs(data, tmp_path):
     out = tmp_path / "runs"
     both = [sweep(data, out, method="source_only", seed="0,1") for _ in range(2)]
