@@ -244,6 +244,18 @@ def until(what, seconds=60):
     assert what()
 
 
+def test_a_visitor_sees_what_came_after_the_kernel_was_ready(app, browser, folders):
+    for page in opened(browser, app, app):
+        page.wait_for_timeout(10_000)  # the next visitor's kernel is made meanwhile
+    run = folders / "runs/gta52cityscapes/source_only-s0"
+    late = shutil.copytree(run, run.with_name("source_only-s7"))
+    try:
+        for page in opened(browser, app, app):
+            page.wait_for_selector("option:has-text('source_only-s7')", state="attached", timeout=60_000)
+    finally:
+        shutil.rmtree(late)
+
+
 def test_explorer(either, folders):
     page = either
     pictures = page.locator(".adaptseg-picture")

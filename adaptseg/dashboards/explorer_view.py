@@ -183,6 +183,17 @@ def _chosen(self: ExplorerView, _=None):
     if not self.quiet:
         self._do(partial(self.explorer.choose, list(self.runs.value)))
 
+# %% ../../nbs/api/dashboards/03_explorer_view.ipynb #2fcd00a4
+@patch
+def arrive(self: ExplorerView):
+    "Somebody comes, perhaps long after this was made: what is in the folders now, and the newest runs of it."
+    before = self.explorer.newest()
+    self.refresh()
+    if self.explorer.domains and self.explorer.split is None:
+        self.open_domain()
+    if (newest := self.explorer.newest()) != before:
+        self.runs.value = newest
+
 # %% ../../nbs/api/dashboards/03_explorer_view.ipynb #4fab7f71
 @patch
 def _opened(self: ExplorerView, _):
