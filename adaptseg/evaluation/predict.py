@@ -70,7 +70,9 @@ def predict_labels(
     values = logits.transpose(0, 1).reshape(C, -1)  # (C, N h w)
     top = _first_largest(values).view(N, h, w)
     out = torch.empty(N * H * W + 1, dtype=torch.uint8, device=logits.device)  # the last is nobody's pixel
-    out[:-1].view(N, H, W)[:] = top.index_select(1, y_cell).index_select(2, x_cell)
+    out[:-1].view(N, H, W)[:] = top.index_select(2, x_cell).index_select(
+        1, y_cell
+    )  # whole rows last: they are copied at once
     first, others = top[:, :-1, :-1], (top[:, :-1, 1:], top[:, 1:, :-1], top[:, 1:, 1:])
     mixed = sum(first != other for other in others).nonzero()
     for n, y, x in (part.unbind(1) for part in mixed.split(most)):
