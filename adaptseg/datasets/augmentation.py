@@ -38,7 +38,11 @@ def augmentation(
 class RandomZoom(v2.Transform):
     "Resize by a factor drawn evenly from `low..high`; sides stay in proportion."
 
-    def __init__(self, low, high):
+    def __init__(
+        self,
+        low: float,  # smallest factor, > 0
+        high: float,  # largest
+    ):
         super().__init__()
         self.low, self.high = low, high
 
