@@ -295,7 +295,7 @@ SMALL_BENCHMARK = dict(
     imports=0,
     loader=0,
 )
-ROWS = ("kit, fp32", "share of peak", "convolution, backward", "times its memory")
+ROWS = ("kit, fp32", "share of peak", "convolution, backward")
 WHOLE = dict(
     n=1,
     iterations=2,
@@ -314,6 +314,7 @@ MORE_ROWS = (
     "vote by one count",
     "training, images/s",
     "selftrain,lambda_mask=1",
+    "times its memory",
     "of the bare network's rate",
     "photographs  seconds",
     "adaptseg.core",
