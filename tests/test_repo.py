@@ -196,6 +196,22 @@ def described(thing):
     return bool(text and text.strip() and not text.startswith(f"{thing.__name__}("))
 
 
+def test_text_is_utf8_on_every_system():
+    "Windows would read and write it as the country has it, unless it is said."
+    silent = []
+    for path in [*MODULES, *(ROOT / "data_prep").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+            if not isinstance(node, ast.Call) or "encoding" in {k.arg for k in node.keywords}:
+                continue
+            called = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
+            modes = [c.value for a in node.args[1:2] for c in ast.walk(a) if isinstance(c, ast.Constant)]
+            binary = any("b" in str(mode) for mode in modes)
+            opened = isinstance(node.func, ast.Name) and called == "open" and not binary
+            if opened or called in ("read_text", "write_text"):
+                silent.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not silent
+
+
 SLOW = (
     "timm torchvision torch._dynamo distributed dask accelerate onnx datumaro pycocotools mlflow wandb tensorboard s3fs"
 )
