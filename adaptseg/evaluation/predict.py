@@ -56,7 +56,7 @@ def _axis(n, size, like):
 def predict_labels(
     logits: Tensor,  # (N, C, h, w)
     size: tuple[int, int],  # (height, width) of the label maps
-    most: int = 2048,  # cells that are interpolated at once
+    most: int = 1 << 17,  # pixels that are interpolated at once, or those of one cell
 ) -> Tensor:  # (N, height, width) int64 train ids
     "The argmax of upsampled logits; equal to `upsample(logits, size).argmax(1)`, to rounding."
     logits = logits.float() if logits.dtype.itemsize < 4 else logits
@@ -70,12 +70,12 @@ def predict_labels(
     values = logits.transpose(0, 1).reshape(C, -1)  # (C, N h w)
     top = _first_largest(values).view(N, h, w)
     out = torch.empty(N * H * W + 1, dtype=torch.uint8, device=logits.device)  # the last is nobody's pixel
-    out[:-1].view(N, H, W)[:] = top.index_select(2, x_cell).index_select(
-        1, y_cell
-    )  # whole rows last: they are copied at once
+    # whole rows last: they are copied at once
+    out[:-1].view(N, H, W)[:] = top.index_select(2, x_cell).index_select(1, y_cell)
     first, others = top[:, :-1, :-1], (top[:, :-1, 1:], top[:, 1:, :-1], top[:, 1:, 1:])
     mixed = sum(first != other for other in others).nonzero()
-    for n, y, x in (part.unbind(1) for part in mixed.split(most)):
+    cells = max(1, most // (down.shape[1] * right.shape[1]))
+    for n, y, x in (part.unbind(1) for part in mixed.split(cells)):
         corner = lambda step: values.index_select(1, (n * h + y) * w + x + step)[..., None]  # (C, cells, 1)
         sides = (torch.lerp(corner(k), corner(k + w), down[y]) for k in (0, 1))  # (C, cells, rows), left and right
         found = _first_largest(torch.lerp(*(side[..., None] for side in sides), right[x][:, None]))
