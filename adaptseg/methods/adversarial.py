@@ -21,7 +21,7 @@ from .registry import Method, MethodValues, Problem, method
 from ..networks.backbones import find_backbone
 from ..networks.discriminator import Discriminator
 from ..networks.losses import CHANCE, GANS, HEALTHY, SOURCE, adversarial_loss, discriminator_loss, upsample
-from ..networks.optimisers import discriminator_optimiser
+from ..networks.optimisers import discriminator_optimiser, train_step
 
 # %% ../../nbs/api/methods/02_adversarial.ipynb #bba0c25c
 def probabilities(
@@ -49,12 +49,13 @@ class AdversarialAdaptation(Method):
         width: int = 64,  # channels of the discriminators' first convolution
         precision: str = "fp32",  # of the discriminators: fp32, bf16 or fp16
         accumulate: int = 1,  # batches in one optimiser step
+        warmup: int = 0,  # optimiser steps in which the discriminators learn and the network does not hear them
     ):
         super().__init__(target)
         check_choice("gan", gan, GANS)
         if min(lambda_adv) < 0:
             raise ValueError(f"lambda_adv: expected values >= 0, found {lambda_adv}")
-        self.lambda_adv, self.gan, self.accumulate = lambda_adv, gan, accumulate
+        self.lambda_adv, self.gan, self.accumulate, self.warmup = lambda_adv, gan, accumulate, warmup
         self.discriminators = nn.ModuleList(Discriminator(n_classes, width, precision) for _ in lambda_adv)
         self.modules = {"discriminators": self.discriminators}
         self.optimisers = [discriminator_optimiser(d, lr, betas) for d in self.discriminators]
@@ -82,7 +83,8 @@ def after_backward(self: AdversarialAdaptation):
 def _play(self: AdversarialAdaptation, level, source, target) -> Tensor:  # gradient of the target's probabilities
     "Steps 2 and 3 at one level; the discriminator looks at the target once and is judged by it in both."
     i, target = level - 3, target.detach().requires_grad_()
-    discriminator, weight = self.discriminators[i], self.lambda_adv[i]
+    warm = train_step(self.learn) >= self.warmup * self.accumulate
+    discriminator, weight = self.discriminators[i], self.lambda_adv[i] * warm
     verdict = discriminator(target)
     fooled = adversarial_loss(verdict, SOURCE, self.gan)
     (pull,) = torch.autograd.grad(self.scaled(weight * fooled / self.accumulate), target, retain_graph=True)
@@ -103,6 +105,8 @@ class AdversarialValues(MethodValues):
 
     lr_d: Annotated[float, Field(gt=0)] = 1e-4  # of the discriminators
     lambda_adv2: Annotated[float, Field(ge=0)] = 1e-3  # adversarial loss of conv5
+    # optimiser steps in which the discriminators learn and the network does not hear them
+    warmup_d: Annotated[int, Field(ge=0)] = 0
 
 
 @method
@@ -118,7 +122,7 @@ class AdaptSegSingle(AdversarialAdaptation):
     def create(cls, cfg, model, target):
         "With discriminators of the network's width."
         weights = (getattr(cfg, "lambda_adv1", 0.0), cfg.lambda_adv2)[2 - cls.levels :]
-        options = dict(width=cfg.width, precision=model.precision, accumulate=cfg.accumulate)
+        options = dict(width=cfg.width, precision=model.precision, accumulate=cfg.accumulate, warmup=cfg.warmup_d)
         made = cls(target, model.n_classes, weights, cls.gan, cfg.lr_d, **options)
         device = next(model.parameters()).device
         if device.type != "cpu":
