@@ -107,6 +107,7 @@ def test_a_file_for_any_encoder(tmp_path):
 def test_offline_is_said_at_once(tmp_path):
     "One clear error, before half a minute is over, and what would work instead."
     code = (
+        "import huggingface_hub, timm\n"  # seconds by themselves, on a busy machine many
         "from time import perf_counter as now\n"
         "from adaptseg.networks.weights import imagenet_weights as get\n"
         "start = now()\n"

@@ -284,7 +284,7 @@ def _results_there(job) -> Callable[[str], bool]:
     where = [(str(folder), ENDINGS[kind]) for kind, folder in folders(job).items()]
     return lambda name: all(os.path.exists(f"{folder}/{name}{ending}") for folder, ending in where)
 
-# %% ../../nbs/api/reports/12_predicting.ipynb #20000341
+# %% ../../nbs/api/reports/12_predicting.ipynb #d0ad9d2e
 AT_ONCE = 4  # photographs that are looked at together
 
 
