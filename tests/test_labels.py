@@ -206,6 +206,15 @@ def test_damaged_files_are_named(tmp_path, kind, read):
     assert str(path) in str(e.value) and words in str(e.value)
 
 
+@pytest.mark.parametrize("read", [read_label, read_image])
+def test_a_tiff_that_pillow_does_not_know_is_not_called_damaged_alone(tmp_path, read):
+    "As scikit-image's multipage_rgb.tif, whose colours are floating-point numbers."
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "floats.tif", np.zeros((8, 9, 3), np.float32), photometric="rgb")
+    with pytest.raises(ValueError, match="or of a kind that Pillow does not know .* or save it as PNG"):
+        read(tmp_path / "floats.tif")
+
+
 @pytest.mark.parametrize("read", [read_label, read_image, image_size])
 def test_absent_files_are_named(tmp_path, read):
     with pytest.raises(FileNotFoundError, match="absent.png"):

@@ -41,8 +41,10 @@ def damaged(path, error) -> ValueError:
         return ValueError(f"{path}: {error} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust it, or shrink it.")
     if isinstance(error, UnidentifiedImageError) and (found := _foreign(path)):
         return ValueError(f"{path}: {found}")
+    kind = ", or of a kind that Pillow does not know" if isinstance(error, UnidentifiedImageError) else ""
     return ValueError(
-        f"{path}: cannot be decoded, the file is damaged or incomplete ({type(error).__name__}). Fetch it again."
+        f"{path}: cannot be decoded, the file is damaged or incomplete{kind} ({type(error).__name__}). Fetch it again"
+        f"{', or save it as PNG' if kind else ''}."
     )
 
 
