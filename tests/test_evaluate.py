@@ -19,7 +19,8 @@ from adaptseg.evaluation.predict import Predictor, evaluate
 from adaptseg.evaluation.windows import window_starts
 from adaptseg.datasets.domains import load_split
 from adaptseg.training.trainer import train
-from adaptseg.evaluation.predict import image_names, predict_labels, save_prediction
+from adaptseg.evaluation.argmax import predict_labels
+from adaptseg.evaluation.predict import image_names, save_prediction
 from adaptseg.reports.evaluation import evaluate_job, evaluate_weights
 from adaptseg.datasets.labels import CITYSCAPES19, IGNORE, read_label
 from adaptseg.streets.samples import write_samples

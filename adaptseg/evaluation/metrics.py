@@ -15,7 +15,7 @@ from fastai.learner import Learner, Metric
 from torch import Tensor
 
 from ..datasets.labels import IGNORE, ClassSet, class_set
-from ..networks.losses import upsample
+from .argmax import predict_labels
 
 # %% ../../nbs/api/evaluation/00_metrics.ipynb #d7e6762a
 def confusion_matrix(
@@ -153,7 +153,7 @@ class ConfusionMetric:
         if reader is not self.counter:
             return
         logits = learn.pred if isinstance(learn.pred, Tensor) else learn.pred[-1]
-        pred = upsample(logits.detach().float(), learn.y.shape[-2:]).argmax(1)  # (N, H, W)
+        pred = predict_labels(logits.detach(), learn.y.shape[-2:])
         self.update(*learn.to_detach((pred, learn.y), cpu=False))
 
 # %% ../../nbs/api/evaluation/00_metrics.ipynb #66d4eb5e

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..base.devices import pick_device, pick_precision
 from ..datasets.labels import IGNORE
-from ..evaluation.predict import predict_labels
+from ..evaluation.argmax import predict_labels
 from ..networks.saving import read_tensors, write_tensors
 from ..runs.config import checked
 from .images import network_image, resize_image, resize_map, superpixels, working_size
