@@ -47,7 +47,7 @@ def damaged(path, error) -> ValueError:
         f"{', or save it as PNG' if kind else ''}."
     )
 
-
+# %% ../../nbs/api/base/09_images.ipynb #f1d7ad59
 def opened(path):
     "A binary file, of a path or of what stands in for one, such as a place in a tar shard."
     return path.open("rb") if hasattr(path, "open") else open(path, "rb")

@@ -183,7 +183,7 @@ QUIET = {
     "distributed.worker.memory.monitor-interval": "1s",
 }
 
-
+# %% ../../nbs/api/cluster/00_sweep.ipynb #7f5cd397
 @contextmanager
 def connect(
     workers: int | None = None,  # processes of the local cluster; None: one a GPU, or one

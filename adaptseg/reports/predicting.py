@@ -343,7 +343,7 @@ def predicted_rows(
         while waiting:
             yield _settled(waiting.popleft())
 
-
+# %% ../../nbs/api/reports/12_predicting.ipynb #1ddf2701
 def _ready(looked):
     "Is all of a photograph there, or has it failed?"
     return looked.done() and (looked.exception() or not looked.result()[1] or looked.result()[1].done())
