@@ -406,7 +406,12 @@ RUN = [  # a command, the test that runs it, and what in that test does
     (r"python -m data_prep.acdc .*", DATA, "test_acdc", 'prepare("acdc"'),
     (r"python -m data_prep.dark_zurich .*", DATA, "test_dark_zurich", 'prepare("dark_zurich"'),
     (r"python -m data_prep.synthia .*", DATA, "test_synthia", 'prepare("synthia"'),
-    (r"python -m data_prep.camvid .*zip --out data", DATA, "test_camvid_of_segnet", 'prepare("camvid"'),
+    (
+        r"python -m data_prep.camvid (.*zip --out data|CAMVID --out data/samples)",
+        DATA,
+        "test_camvid_of_segnet",
+        'prepare("camvid"',
+    ),
     (r"python -m data_prep.camvid .*tgz --out data", DATA, "test_camvid_of_fastai", 'prepare("camvid"'),
     (r"python -m data_prep.bsds500 .*", DATA, "test_bsds500_is_for_segments", 'prepare("bsds500"'),
     (r"python -m data_prep.iitk .*", DATA, "test_iitk_from_videos_and_frames", 'prepare("iitk"'),
