@@ -11,6 +11,7 @@ __all__ = ['PROGRAM', 'ALLOWANCE', 'AGAIN', 'LiveBytes', 'fake_step', 'give_fake
 import os
 import weakref
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Callable, Iterator
@@ -114,6 +115,7 @@ def fake_training(
         yield lambda: fake_step(learn, method, opt, loss, batch)
 
 
+@lru_cache(maxsize=64)  # the doctor and the advice ask for the same again
 def step_bytes(
     cfg: Config,
     n_classes: int = 19,
