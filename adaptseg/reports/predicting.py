@@ -299,7 +299,9 @@ def at_once(
 
 
 @contextmanager
-def lookers(n: int) -> Iterator[ThreadPoolExecutor]:
+def lookers(
+    n: int,  # how many
+) -> Iterator[ThreadPoolExecutor]:
     "So many threads, each with its share of PyTorch's."
     threads = torch.get_num_threads()
     try:
