@@ -18,7 +18,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlparse
 
-import papermill
 import pytest
 import yaml
 from docutils.nodes import make_id
@@ -31,7 +30,7 @@ from adaptseg.training.trainer import train
 from adaptseg.reports.dataset import dataset_job
 from adaptseg.reports.evaluation import evaluate_job
 from adaptseg.reports.experiments import experiments_job
-from adaptseg.base.notebooks import given
+from adaptseg.base.notebooks import given, run_notebook
 from adaptseg.dashboards.monitor import Monitor, monitor_figure
 from adaptseg.evaluation.charts import learning_curves
 from adaptseg.reports.tables import results_table
@@ -520,15 +519,10 @@ READING = pytest.param(400, 1, 15.5, "reading", marks=pytest.mark.slow)  # the p
 @pytest.mark.parametrize("tflops, cores, resized, limit", [READING, (10, 16, 87.6, "network")])
 def test_costs_of_other_gpus(tflops, cores, resized, limit, tmp_path):
     "Slow readers become the limit of fast GPUs, and nothing but the network that of slow ones."
-    papermill.execute_notebook(
-        ROOT / "nbs" / "explanation" / "costs.ipynb",
-        tmp_path / "out.ipynb",
-        dict(tflops=tflops, cores=cores, resized=resized),
-        progress_bar=False,
-    )
+    run_notebook("explanation/costs", tmp_path, dict(tflops=tflops, cores=cores, resized=resized))
     shown = next(
         "".join(o["data"]["text/plain"])
-        for c in json.loads((tmp_path / "out.ipynb").read_text())["cells"]
+        for c in json.loads((tmp_path / "costs.ipynb").read_text())["cells"]
         for o in c.get("outputs", [])
         if "text/plain" in o.get("data", {})
     )

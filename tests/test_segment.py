@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import papermill
 import pytest
 import torch
 from PIL import Image
@@ -20,6 +19,7 @@ from adaptseg.unsupervised.scores import segment_scores
 from adaptseg.datasets.annotators import read_truths
 from adaptseg.unsupervised.kanezaki import Kanezaki, seeded_networks
 from adaptseg.base.images import rgb_image
+from adaptseg.base.notebooks import run_notebook
 from adaptseg.streets.render import render
 from inside import adaptseg
 
@@ -221,9 +221,7 @@ def test_notebook(folder):
         variant="superpixel",
         **SMALL,
     )
-    papermill.execute_notebook(
-        ROOT / "nbs" / "segment.ipynb", folder / "done.ipynb", values, progress_bar=False, cwd=ROOT
-    )
+    run_notebook("segment", folder, values)
     result = folder / "out" / "photos-superpixel-s0"
     assert {p.name for p in result.iterdir()} == {
         "labels",

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
+from uuid import uuid4
 
 from .files import atomic_write
 
@@ -82,9 +83,7 @@ _BEFORE = ["--HistoryManager.hist_file=:memory:", "--IPKernelApp.exec_lines=impo
 @contextmanager
 def kernel_ahead() -> Iterator[None]:
     "Inside, the first `run_notebook` finds its kernel started; one that was not wanted ends with it."
-    from jupyter_client import AsyncKernelManager
-
-    _AHEAD.append(AsyncKernelManager(kernel_name="python3"))
+    _AHEAD.append(_manager())
     _now(_AHEAD[-1], "start_kernel", extra_arguments=_BEFORE)
     try:
         yield
@@ -95,13 +94,23 @@ def kernel_ahead() -> Iterator[None]:
 
 @contextmanager
 def _kernel():
-    "The kernel that was started ahead, if there is one; else None, and papermill starts its own."
-    km = _AHEAD.pop() if _AHEAD else None
+    "The manager of the kernel that was started ahead, if there is one; else of one that papermill will start."
+    km = _AHEAD.pop() if _AHEAD else _manager()
     try:
         yield km
     finally:
-        if km:
-            _now(km, "shutdown_kernel")
+        _now(km, "shutdown_kernel")
+
+
+def _manager():
+    "Of a kernel at sockets of its own: of many kernels that start at once, two may find the same free port."
+    import zmq
+    from jupyter_client import AsyncKernelManager
+
+    if not zmq.has("ipc"):  # Windows
+        return AsyncKernelManager(kernel_name="python3")
+    sockets = Path(gettempdir()) / f"adaptseg-{uuid4().hex}"  # the path of a socket has 107 characters at most
+    return AsyncKernelManager(kernel_name="python3", transport="ipc", ip=str(sockets))
 
 
 def _now(km, name, **values):
