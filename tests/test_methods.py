@@ -72,7 +72,7 @@ def test_without_weight_it_is_the_baseline(method, trained):
         dict(lambda_mask=1.0, mask_size=16),
         dict(soft=True, sure_per="batch", margin_top=0.1, margin_bottom=0.2),
         dict(lambda_fd=0.005),
-        dict(rare_classes=0.1, fourier=0.01, balance=0.5),
+        dict(rare_classes=0.1, fourier=0.01, balance=0.5, balance_mix=True),
         dict(accumulate=2, bn_stats="both"),
     ],
     ids=lambda v: "-".join(v),
@@ -140,9 +140,11 @@ def test_picked_frames_are_labelled_and_join(trained, data, tmp_path, capsys):
         main(["pick", str(run.path), "--domain", domain, "--rule", "best", "--out", str(chosen)])
 
 
-def test_sizes_that_cannot_be_mixed_are_refused_at_the_door(trained):
+def test_values_that_cannot_be_mixed_are_refused_at_the_door(trained):
     with pytest.raises(ValueError, match="both must be 128x64, found 64x64"):
         trained("selftrain", "sizes", target_size="64x64")
+    with pytest.raises(ValueError, match="balance is 0"):
+        trained("selftrain", "weights", balance_mix=True)
 
 
 @pytest.mark.parametrize("method", ["selftrain", *TOGETHER])

@@ -84,8 +84,11 @@ def weighted_loss(
     logits: Tensor,  # (N, C, h, w), any resolution
     label: Tensor,  # (N, H, W) int64 train ids, 255 gives 0; or (N, C, H, W) probabilities
     weight: Tensor,  # (N, H, W) >= 0
+    class_weights: Tensor | None = None,  # (C,) what a pixel of each class counts; None: 1
 ) -> Tensor:  # scalar, mean over all pixels
     "Cross-entropy where each pixel has a weight of its own (Tranheden et al. 2021, equation 4)."
     ignored = -100 if label.ndim == 4 else IGNORE  # probabilities have nothing to ignore
-    each = F.cross_entropy(upsample(logits, label.shape[-2:]), label, ignore_index=ignored, reduction="none")
+    logits = upsample(logits, label.shape[-2:])
+    weighted = None if class_weights is None else class_weights.to(logits)
+    each = F.cross_entropy(logits, label, weighted, ignore_index=ignored, reduction="none")
     return (each * weight).mean()

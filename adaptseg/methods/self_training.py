@@ -117,6 +117,7 @@ class SelfTrainValues(MethodValues):
     tau: Annotated[float, Field(ge=0, le=1)] = 0.968  # probability from which the teacher's pixel counts as sure
     sure_per: Literal["image", "batch", "class"] = "image"  # what the weight is decided for, see `pseudo_labels`
     lambda_mix: Annotated[float, Field(ge=0)] = 1.0  # loss of the mixed images
+    balance_mix: bool = False  # classes count in mixed and masked images as `balance` lets them count in the source
     paste: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of a source image's classes that is pasted
     strong: Annotated[float, Field(ge=0, le=0.5)] = 0.25  # strength of the mixture's random colours; 0: none
     soft: bool = False  # learn the teacher's probabilities, not its most likely class
@@ -149,7 +150,9 @@ class SelfTrain(Method):
 
     @classmethod
     def check(cls, cfg):
-        "Source and target must be alike in size."
+        "Source and target must be alike in size, and weights that the mixture shares must be there."
+        if cfg.balance_mix and not cfg.balance:
+            raise ValueError("balance_mix: balance is 0, so classes have no weights; give balance, such as 0.5")
         source, target = cfg.crop or cfg.source_size, cfg.crop or cfg.target_size
         if source != target:
             raise ValueError(
@@ -274,10 +277,11 @@ def learn_from(
     "Forward and backward, both levels."
     with STATISTICS[self.model.bn_stats](self.model):
         conv4, conv5 = self.model(images)
-    loss = weighted_loss(conv5, label, weight)
+    counts = self.loss_func.weights if self.cfg.balance_mix else None
+    loss = weighted_loss(conv5, label, weight, counts)
     self.losses[f"loss_{column}2"] = loss.detach()
     if conv4 is not None:
-        aside = weighted_loss(conv4, label, weight)
+        aside = weighted_loss(conv4, label, weight, counts)
         self.losses[f"loss_{column}1"], loss = aside.detach(), loss + self.cfg.lambda_seg * aside
     self.backward(factor * loss)
 
