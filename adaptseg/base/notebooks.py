@@ -107,9 +107,9 @@ def _manager():
     import zmq
     from jupyter_client import AsyncKernelManager
 
-    if not zmq.has("ipc"):  # Windows
-        return AsyncKernelManager(kernel_name="python3")
-    sockets = Path(gettempdir()) / f"adaptseg-{uuid4().hex}"  # the path of a socket has 107 characters at most
+    sockets = Path(gettempdir()) / f"adaptseg-{uuid4().hex}"  # and a number
+    if not zmq.has("ipc") or len(f"{sockets}-5") > zmq.IPC_PATH_MAX_LEN:
+        return AsyncKernelManager(kernel_name="python3")  # Windows, or a long TMPDIR
     return AsyncKernelManager(kernel_name="python3", transport="ipc", ip=str(sockets))
 
 
