@@ -11,6 +11,7 @@ __all__ = ['LIBRARY', 'KINDS', 'COMPUTED', 'Parameter', 'class_fields', 'read_pa
 import argparse
 import ast
 import os
+import sys
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -322,8 +323,9 @@ COMPUTED = ("train", "segment", "evaluate", "experiments", "compare", "leaderboa
 def main(argv: list[str] | None = None) -> None:
     "Entry point of the `adaptseg` command."
     args, alone = parse(argv), os.environ.get("WORLD_SIZE", "1") == "1"  # else a launcher started several
+    slow = "torch" not in sys.modules  # to import it takes seconds, in which a kernel can do the same
     try:
-        with kernel_ahead() if args.command in COMPUTED and alone else nullcontext():
+        with kernel_ahead() if args.command in COMPUTED and alone and slow else nullcontext():
             from adaptseg.commands import run_command  # PyTorch and all else; help does without
 
             run_command(args)
