@@ -91,7 +91,7 @@ def kernel_ahead() -> Iterator[None]:
         while _AHEAD:
             _now(_AHEAD.pop(), "shutdown_kernel", now=True)
 
-
+# %% ../../nbs/api/base/06_notebooks.ipynb #eb8e9055
 @contextmanager
 def _kernel():
     "The manager of the kernel that was started ahead, if there is one; else of one that papermill will start."
