@@ -7,6 +7,7 @@ __all__ = ['NOTEBOOKS', 'NotebookFailed', 'run_notebook', 'given', 'kernel_ahead
 
 # %% ../../nbs/api/base/06_notebooks.ipynb #4a6cf6b6
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -104,12 +105,11 @@ def _kernel():
 
 def _manager():
     "Of a kernel at sockets of its own: of many kernels that start at once, two may find the same free port."
-    import zmq
     from jupyter_client import AsyncKernelManager
 
     sockets = Path(gettempdir()) / f"adaptseg-{uuid4().hex}"  # and a number
-    if not zmq.has("ipc") or len(f"{sockets}-5") > zmq.IPC_PATH_MAX_LEN:
-        return AsyncKernelManager(kernel_name="python3")  # Windows, or a long TMPDIR
+    if os.name != "posix" or len(f"{sockets}-5") > 103:  # of macOS; Linux has room for 107 characters
+        return AsyncKernelManager(kernel_name="python3")
     return AsyncKernelManager(kernel_name="python3", transport="ipc", ip=str(sockets))
 
 
