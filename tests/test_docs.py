@@ -340,7 +340,7 @@ RUN = [  # a command, the test that runs it, and what in that test does
     (r"adaptseg publish.*", "test_publish.py", "test_published_pushed_fetched_and_used", '"publish"'),
     (r"adaptseg train .*--resume", "test_resume.py", "test_killed_run_resumes_exactly", "resume=True"),
     (r"adaptseg train .*folder:.*", TRAIN, "test_unlabelled_folder_is_predicted_without_scores", "folder:"),
-    (r"adaptseg train --preset tiny", "test_resume.py", "test_killed_run_resumes_exactly", "preset=preset"),
+    (r"adaptseg train --preset tiny", "test_processes.py", "test_a_preempted_run_goes_on_with_one_process", "TINY"),
     (r"adaptseg train --init runs/.*", TRAIN, "test_nothing_labelled_to_validate_on", "init=str(run.path)"),
     (
         r"adaptseg train --init \S+\.pth .*",

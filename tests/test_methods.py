@@ -14,6 +14,7 @@ from adaptseg.streets.samples import write_samples
 from adaptseg.training.planner import step_bytes
 from adaptseg.training.trainer import train
 from adaptseg.runs.config import make_config
+from inside import PowerCut
 
 TOGETHER = ("adaptseg_multi+selftrain", "minent+fda")
 SILENT = {  # method -> the values with which it does no more than let the statistics see the target
@@ -53,10 +54,25 @@ def test_method_trains_a_run(method, trained):
 
 @pytest.mark.parametrize("method", ["adaptseg_multi", "adaptseg_multi+selftrain"])
 def test_sixteen_bits_with_scaled_losses_follow_thirty_two(method, trained):
-    values = dict(steps=6, lr=1e-4, log_every=6, val_every=6)
+    values = dict(steps=6, lr=1e-4, log_every=6, val_every=6, source_size="64x32", target_size="64x32")
     rows = [trained(method, f"{method}-{p}", precision=p, **values).history[-1] for p in ("fp32", "fp16")]
     losses = [{k: float(v) for k, v in row.items() if k.startswith("loss_")} for row in rows]
     assert losses[1] == pytest.approx(losses[0], rel=2e-3)
+
+
+def test_sixteen_bits_go_on_after_a_power_cut(data, tmp_path):
+    "The losses' scale is resumed, and all that is trained beside the network."
+    values = dict(method="adaptseg_multi+selftrain", source="gta5", target="cityscapes", data_root=str(data))
+    values |= dict(precision="fp16", device="cpu", source_size="64x32", target_size="64x32", choice_images=0)
+    whole = train("tiny", out=str(tmp_path / "whole"), **values)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train("tiny", out=str(tmp_path / "broken"), cbs=[PowerCut(3)], **values)
+    again = train("tiny", out=str(tmp_path / "broken"), resume=True, **values)
+    files = sorted(p.name for p in whole.path.glob("*.safetensors"))
+    assert files == ["discriminators.safetensors", "teacher.safetensors", "weights.safetensors"]
+    for file in files:
+        a, b = (load_file(run.path / file) for run in (whole, again))
+        assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 @pytest.mark.parametrize("method", SILENT)

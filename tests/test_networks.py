@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from fastai.callback.core import Callback
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -19,6 +18,7 @@ from adaptseg.networks.saving import network_arguments, save_network
 from adaptseg.networks.weights import diagnose, load_weights, open_network
 from adaptseg.runs.config import make_config
 from adaptseg.streets.samples import write_samples
+from inside import PowerCut
 
 ROOT = Path(__file__).parents[1]
 SLOW_RATES = dict(optimiser="adamw", lr=1e-4, schedule="linear", warmup=2, clip=1.0, layer_decay=0.9)
@@ -36,20 +36,6 @@ FAMILIES = {
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "samples"
     return write_samples(folder, size=(64, 128), n_gta5=(4, 1), n_cityscapes=(4, 2), n_iitk=(1, 1), workers=1)
-
-
-class PowerCut(Callback):
-    "The run ends here, after so many batches."
-
-    order, run_valid = 70, False
-
-    def __init__(self, batches):
-        self.left = batches
-
-    def after_batch(self):
-        self.left -= 1
-        if not self.left:
-            raise RuntimeError("power cut")
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)

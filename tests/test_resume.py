@@ -47,16 +47,9 @@ def wait_for(path, seconds=120):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(
-    "method, precision, preset",
-    [
-        ("adaptseg_multi", "fp32", "sample"),
-        pytest.param("selftrain", "fp32", "sample", marks=pytest.mark.slow),
-        ("adaptseg_multi+selftrain", "fp16", "tiny"),  # the losses' scale is resumed as well
-    ],
-)
-def test_killed_run_resumes_exactly(method, precision, preset, tmp_path):
-    values = dict(method=method, precision=precision, preset=preset)
+@pytest.mark.parametrize("method", ["adaptseg_multi", pytest.param("selftrain", marks=pytest.mark.slow)])
+def test_killed_run_resumes_exactly(method, tmp_path):
+    values = dict(method=method, precision="fp32", preset="sample")
     data = write_samples(
         tmp_path / "samples", size=(64, 128), n_gta5=(6, 2), n_cityscapes=(4, 2), n_iitk=(1, 1), workers=1
     )
@@ -71,7 +64,7 @@ def test_killed_run_resumes_exactly(method, precision, preset, tmp_path):
     assert refused.wait(300) == 1 and "resume=True" in refused.stderr.read()
     assert start(tmp_path / "broken", data, **values, resume=True).wait(300) == 0
     files = sorted(p.name for p in whole.glob("*.safetensors"))  # what the method trains beside the network as well
-    assert len(files) == 2 + method.count("+") and files == sorted(p.name for p in broken.glob("*.safetensors"))
+    assert len(files) == 2 and files == sorted(p.name for p in broken.glob("*.safetensors"))
     for file in files:
         a, b = (load_file(path / file) for path in (whole, broken))
         assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
