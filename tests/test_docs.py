@@ -513,10 +513,15 @@ def root(tmp_path_factory):
     return root
 
 
-READING = pytest.param(400, 1, 15.5, "reading", marks=pytest.mark.slow)  # the page takes a minute
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["explanation/methods", "tutorials/loop"])
+def test_pages_that_train_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir((ROOT / "nbs" / page).parent)
+    assert (run_notebook(page, tmp_path, {}) / f"{Path(page).name}.ipynb").is_file()
 
 
-@pytest.mark.parametrize("tflops, cores, resized, limit", [READING, (10, 16, 87.6, "network")])
+@pytest.mark.slow
+@pytest.mark.parametrize("tflops, cores, resized, limit", [(400, 1, 15.5, "reading"), (10, 16, 87.6, "network")])
 def test_costs_of_other_gpus(tflops, cores, resized, limit, tmp_path):
     "Slow readers become the limit of fast GPUs, and nothing but the network that of slow ones."
     run_notebook("explanation/costs", tmp_path, dict(tflops=tflops, cores=cores, resized=resized))

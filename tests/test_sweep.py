@@ -85,14 +85,14 @@ def wait_for(what, process, seconds=150):
 
 
 def test_a_killed_worker_loses_only_its_run(data, tmp_path):
-    out, grid = tmp_path / "runs", dict(seed="0,1", method="source_only,adaptseg_multi", steps=60)
+    out, grid = tmp_path / "runs", dict(method="source_only,adaptseg_multi", steps=60)
     process = sweep(data, out, "--workers", "2", **grid)
     broken = wait_for(lambda: next(out.glob("*/*/checkpoint.pt"), None), process).parent
     assert not (broken / "metrics.json").exists()
     # long before its last step: the process that trains notices within a second that the one that began it is gone
     os.kill(holder(broken)["pid"], signal.SIGKILL)
     said = finished(process)
-    runs = {f"gta52cityscapes/{m}-s{s}" for m in ("source_only", "adaptseg_multi") for s in range(2)}
+    runs = {f"gta52cityscapes/{m}-s0" for m in ("source_only", "adaptseg_multi")}
     assert {f"{p.parent.parent.name}/{p.parent.name}" for p in out.glob("*/*/metrics.json")} == runs
     name = f"{broken.parent.name}/{broken.name}"
     assert sorted(run for _, verb, run in log(out) if verb == "began") == sorted(runs)
