@@ -16,6 +16,7 @@ from tabulate import tabulate
 
 from ..methods.registry import METHODS
 from ..base.files import read_json
+from ..runs.config import config_class
 from ..runs.folder import FACTS, RESUMABLE, Run
 
 # %% ../../nbs/api/reports/01_tables.ipynb #d01f718a
@@ -68,7 +69,10 @@ def settings(
 ) -> dict:  # name -> value
     "The values of a run that make the experiment: all but its seed, its place, and how fast it was."
     free = {*FACTS, *RESUMABLE, "seed", "name", "preset", "data_root", "classes", "val_every"}
-    return {k: v for k, v in run.config.items() if k not in free}
+    method = METHODS.get(run.config.get("method"))
+    fields = config_class(method).model_fields if method else {}
+    usual = {k: field.default for k, field in fields.items()}  # of what the run's version did not know
+    return {k: v for k, v in {**usual, **run.config}.items() if k not in free}
 
 
 def experiments(

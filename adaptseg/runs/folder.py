@@ -216,7 +216,7 @@ def differences(run: Run, cfg: Config) -> list[str]:
 
 # %% ../../nbs/api/runs/01_folder.ipynb #3e3acccf
 # values that may change on the way
-RESUMABLE = ("resume", "overwrite", "workers", "device", "out", "log_every", "log")
+RESUMABLE = ("resume", "overwrite", "workers", "device", "out", "log_every", "log", "tensorboard")  # once for log
 # what config.json holds beside the values
 FACTS = ("sample_domains", "classes_used", "precision_used", "device_used", "fingerprints", "copies", "init_started")
 FACTS += ("processes", "processes_before", "validated_on", "versions", "python", "commit", "machine", "gpu", "started")
