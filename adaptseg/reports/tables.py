@@ -8,12 +8,14 @@ __all__ = ['SCORES', 'PROTOCOL', 'results', 'results_table', 'interval', 'settin
 
 # %% ../../nbs/api/reports/01_tables.ipynb #62601214
 import re
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap
 from tabulate import tabulate
 
+from ..methods.combined import find_methods
 from ..methods.registry import METHODS
 from ..base.files import read_json
 from ..runs.config import config_class
@@ -69,9 +71,10 @@ def settings(
 ) -> dict:  # name -> value
     "The values of a run that make the experiment: all but its seed, its place, and how fast it was."
     free = {*FACTS, *RESUMABLE, "seed", "name", "preset", "data_root", "classes", "val_every"}
-    method = METHODS.get(run.config.get("method"))
-    fields = config_class(method).model_fields if method else {}
-    usual = {k: field.default for k, field in fields.items()}  # of what the run's version did not know
+    usual = {}  # of what the run's version did not know
+    with suppress(ValueError):  # a method that is not installed here
+        kind = config_class(find_methods(run.config["method"]))
+        usual = {k: field.default for k, field in kind.model_fields.items()}
     return {k: v for k, v in {**usual, **run.config}.items() if k not in free}
 
 
