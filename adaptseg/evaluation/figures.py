@@ -161,7 +161,7 @@ def draw_legend(
         loc="upper left",
         borderpad=0,
         borderaxespad=0,
-        bbox_to_anchor=(left / w, 1 - top / h, 1 - left / w, 0),
+        bbox_to_anchor=(left / w, 1 - top / h, 1 - (left + GAP) / w, 0),
         **spread,
         handlelength=1.3,
         handleheight=1,
@@ -177,7 +177,7 @@ def legend_columns(
     width: float,  # of the figure, inches
 ) -> int:
     "How many columns of swatches and names as long as 'traffic light' fit."
-    return max(1, int(width / 1.22))
+    return max(1, int(width / 1.3))
 
 # %% ../../nbs/api/evaluation/04_figures.ipynb #88d1dca2
 def as_map(panel) -> np.ndarray | None:  # (H, W)
