@@ -514,7 +514,7 @@ def root(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["explanation/methods", "tutorials/loop"])
+@pytest.mark.parametrize("page", ["explanation/methods", "explanation/adversarial", "tutorials/loop"])
 def test_pages_that_train_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir((ROOT / "nbs" / page).parent)
     assert (run_notebook(page, tmp_path, {}) / f"{Path(page).name}.ipynb").is_file()

@@ -107,7 +107,8 @@ def drawn_to_real():
     source, taught = (next(r for r in runs if r.path.name == f"{name}-s0") for name in ("source_only", "selftrain"))
     turn = lambda name: f"{iou(source, name)} to {iou(taught, name)}"
     selected = [f"{score([run], 'camvid_day/val', 'selected'):.1f}" for run in (source, taught)]
-    yield f"`source_only` has {score([source], 'camvid_day/val'):.1f}, `selftrain` {score([taught], 'camvid_day/val'):.1f}"
+    before, after = (f"{score([run], 'camvid_day/val'):.1f}" for run in (source, taught))
+    yield f"`source_only` has {before}, `selftrain` {after}"
     yield (
         f"the IoU rises from {' to '.join(selected)} (car {turn('car')}, pedestrian {turn('pedestrian')}, bicyclist "
         f"{turn('bicyclist')}), building from {turn('building')}, tree from {turn('tree')}, sign from {turn('sign')}; "
@@ -207,7 +208,8 @@ def day_and_dusk():
     yield f"`fda` is {above['fda']} points above source-only, {gap['fda']:.0f}% of the gap"
     yield f"`adabn` {above['adabn']}"
     yield (
-        f"{above['selftrain_both']} in the mean: road goes from {turn('road')}, pavement from {turn('pavement')}, sky from "
+        f"{above['selftrain_both']} in the mean: road goes from {turn('road')}, pavement from "
+        f"{turn('pavement')}, sky from "
         f"{turn('sky')}, but tree falls from {turn('tree')}, bicyclist from {turn('bicyclist')}, sign from "
         f"{turn('sign')} and pole from {turn('pole')}"
     )
@@ -218,7 +220,11 @@ def day_and_dusk():
 
 
 PAGES = {
-    "README.md": (streets, dusk, drawn_to_real, few_labels),
+    "nbs/tutorials/camvid.ipynb": (day_and_dusk,),
+    "README.md": (streets, weights, dusk, drawn_to_real, few_labels),
+    "nbs/explanation/adversarial.ipynb": (adversarial,),
+    "nbs/explanation/choosing.md": (choices,),
+    "nbs/explanation/batch_norm.md": (statistics,),
 }
 
 

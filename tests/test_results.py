@@ -22,10 +22,19 @@ def named(file):
     return file.stem
 
 
+def shown(page):
+    "The text of a page, or the tables that an executed notebook shows."
+    text = page.read_text(encoding="utf8")
+    if page.suffix == ".md":
+        return text
+    outputs = [o for cell in json.loads(text)["cells"] for o in cell.get("outputs", [])]
+    return "\n".join("".join(o.get("data", {}).get("text/markdown", "")) for o in outputs)
+
+
 @pytest.mark.parametrize("file", FILES, ids=named)
 def test_the_docs_show_what_the_file_says(file):
-    pages = (ROOT / "README.md", *(ROOT / "nbs" / "howto").glob("*.md"))
-    text, runs = "\n".join(page.read_text(encoding="utf8") for page in pages), read_results(file)
+    pages = (ROOT / "README.md", *(ROOT / "nbs").glob("howto/*.md"), *(ROOT / "nbs").glob("explanation/*.ipynb"))
+    text, runs = "\n".join(map(shown, pages)), read_results(file)
     ranked = standings_table(standings(runs)).split("\n\n", 1)[1] if "images_overlap" in file.read_text() else None
     assert summary_table(runs) in text or ranked and ranked in text, (
         f"paste what `adaptseg table {file.relative_to(ROOT)}` prints, or the leaderboard's table"
