@@ -1,5 +1,6 @@
 """What README and the pages say in words of the results is what the files in nbs/results hold."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,30 @@ def page(name):
     return " ".join((ROOT / name).read_text(encoding="utf8").replace("\\n", " ").split())
 
 
+@cache
+def results(file):
+    return read_results(RESULTS / file)
+
+
 def methods(file):
     "Runs of the one pair of a results file, by method."
-    (found,) = pairs_of(read_results(RESULTS / file)).values()
+    (found,) = pairs_of(results(file)).values()
     return found
+
+
+@cache
+def board(file):
+    "Standings of its methods."
+    return standings(results(file)).set_index("method")
+
+
+def lost(file):
+    "Regret of each label-free rule, as prose has it."
+    return regrets(results(file)).set_index("rule")["regret"].map("{:.1f}".format)
+
+
+def by_name(file):
+    return {run.path.name: run for run in results(file)}
 
 
 def score(runs, domain, key="miou"):
@@ -35,11 +56,9 @@ def iou(run, name):
 
 
 def streets():
-    runs = read_results(RESULTS / "streets.jsonl")
-    of, gaps = methods("streets.jsonl"), standings(runs).set_index("method")["gap"]
+    of, gaps, regret = methods("streets.jsonl"), board("streets.jsonl")["gap"], lost("streets.jsonl")
     selected = lambda name: f"{score(of[name], 'cityscapes/val', 'selected'):.1f}"
     at_home = lambda name: f"{score(of[name], 'gta5/val'):.1f}"
-    lost = regrets(runs).set_index("rule")["regret"]
     yield f"Statistics of the target alone (`adabn`) win back {gaps['adabn']:.0f}% of the gap."
     yield f"Self-training wins {gaps['selftrain']:.0f}%"
     yield (
@@ -51,14 +70,13 @@ def streets():
         f"(source-only has {at_home('source_only')} there): `adabn` falls to {at_home('adabn')}, `selftrain` keeps "
         f"{at_home('selftrain')}"
     )
-    yield f"`agreement` lost {lost['agreement']:.1f}, `information` {lost['information']:.1f}"
-    yield f"{sum(run.minutes for run in runs) / 60:.1f} hours in all"
+    yield f"`agreement` lost {regret['agreement']}, `information` {regret['information']}"
+    yield f"{sum(run.minutes for run in results('streets.jsonl')) / 60:.1f} hours in all"
 
 
 def dusk():
     of = {name: runs[0] for name, runs in methods("methods_camvid.jsonl").items()}
-    more = {run.path.name: run for run in read_results(RESULTS / "camvid_selftrain.unfinished.jsonl")}
-    tries = {run.path.name: run for run in read_results(RESULTS / "camvid_tries.unfinished.jsonl")}
+    more, tries = by_name("camvid_selftrain.unfinished.jsonl"), by_name("camvid_tries.unfinished.jsonl")
     source, taught = of["source_only"], of["selftrain"]
     turn = lambda name: f"{iou(source, name)} to {iou(taught, name)}"
     back = lambda name: f"({turn(name)})"
@@ -87,24 +105,26 @@ def dusk():
         f"adaptation and {miou(tries['fdafrozen-s7'])} with `fda`, where `source_only` has {miou(tries['source-s7'])}, "
         f"`fda` {miou(tries['fda-s7'])} and the oracle {miou(tries['oracle-s7'])}"
     )
-    both = tries["selftrain_both-s7"]
-    teacher = f"{100 * both.metrics['camvid_dusk/val, teacher']['miou']:.1f}"
-    by_day = lambda run: f"{score([run], 'camvid_day/val'):.1f}"
-    longer = tries["source_only-s7"]
+    seeds, gains = methods("camvid_seeds.unfinished.jsonl"), board("camvid_seeds.unfinished.jsonl")
+    both, mean = gains.loc["selftrain_both"], lambda *where: f"{score(seeds['selftrain_both'], *where):.1f}"
+    by_day = f"{score(seeds['source_only'], 'camvid_day/val'):.1f}"
     yield (
-        f"self-training has {miou(both)} where `source_only` has {miou(longer)}, its teacher (`RUN#teacher`) "
-        f"{teacher}, and by day nothing is lost, {by_day(both)} and {by_day(longer)}"
+        f"self-training has {both['mIoU']:.1f} ± {both['std']:.1f} over three seeds, its teacher (`RUN#teacher`) "
+        f"{mean('camvid_dusk/val, teacher')}, where `source_only` has {gains['mIoU']['source_only']:.1f}: "
+        f"{both['source_only']:.1f} points (95%: {both['source_only low']:+.1f} to {both['source_only high']:+.1f}), "
+        f"{both['gap']:.0f}% of the gap; by day it loses nothing ({mean('camvid_day/val')}; {by_day})"
     )
     yield (
-        f"add nothing to that, {miou(tries['fdast_both-s7'])}; with the target's statistics and from the finished "
-        f"source-only network, 500 steps more, it has {miou(tries['warm-s7'])}; `fda` with the source's statistics has "
-        f"{miou(tries['fda_source-s7'])}"
+        f"there self-training has {miou(tries['selftrain_both-s7'])} and `source_only` "
+        f"{miou(tries['source_only-s7'])}): with `fda`'s colours {miou(tries['fdast_both-s7'])}; with the target's "
+        f"statistics, from the finished source-only network and 500 steps more, {miou(tries['warm-s7'])}; `fda` with "
+        f"the source's statistics {miou(tries['fda_source-s7'])}"
     )
 
 
 def drawn_to_real():
-    runs = read_results(RESULTS / "synthetic.unfinished.jsonl")
-    source, taught = (next(r for r in runs if r.path.name == f"{name}-s0") for name in ("source_only", "selftrain"))
+    runs = by_name("synthetic.unfinished.jsonl")
+    source, taught = runs["source_only-s0"], runs["selftrain-s0"]
     turn = lambda name: f"{iou(source, name)} to {iou(taught, name)}"
     selected = [f"{score([run], 'camvid_day/val', 'selected'):.1f}" for run in (source, taught)]
     before, after = (f"{score([run], 'camvid_day/val'):.1f}" for run in (source, taught))
@@ -117,7 +137,7 @@ def drawn_to_real():
 
 
 def few_labels():
-    runs = read_results(RESULTS / "labels_camvid.jsonl")
+    runs = results("labels_camvid.jsonl")
     named = lambda name: f"{score([r for r in runs if r.path.name.startswith(f'{name}-s')], 'camvid_dusk/val'):.1f}"
     yield (
         f"beside the source {named('source_labels4')} after 500 steps (three seeds), with none "
@@ -127,11 +147,8 @@ def few_labels():
 
 
 def adversarial():
-    runs = read_results(RESULTS / "adversarial.jsonl")
-    board = standings(runs).set_index("method")
-    drawn = standings(read_results(RESULTS / "streets.jsonl")).set_index("method")
-    miou, above, gap = (board[column].round(1) for column in ("mIoU", "adabn", "gap"))
-    lost = regrets(runs).set_index("rule")
+    table, regret = board("adversarial.jsonl"), lost("adversarial.jsonl")
+    miou, above, gap = table["mIoU"].round(1), table["adabn"].round(1), table["gap"].map("{:.0f}%".format)
     yield (
         f"with the paper's 0.001 one level ends at {miou['adaptseg_single']}, {above['adaptseg_single']} points above "
         f"`adabn`; with 0.01 at {miou['single_1e-2']}, {above['single_1e-2']} above; with 0.1 at "
@@ -150,21 +167,24 @@ def adversarial():
         f"one level then ends at {miou['single_1e-2_warm']} rather than {miou['single_1e-2']}, two at "
         f"{miou['multi_1e-2_warm']} rather than {miou['multi_1e-2']}"
     )
-    best = board.drop(ORACLE)["gap"].idxmax()
+    best = table.drop(ORACLE)["gap"].idxmax()
     yield (
-        f"wins {gap[best]:.0f}% of the gap between `source_only` and the oracle, `adabn` {gap['adabn']:.0f}%, and "
-        f"self-training {drawn['gap']['selftrain']:.0f}%"
+        f"wins {gap[best]} of the gap between `source_only` and the oracle, `adabn` {gap['adabn']}, and "
+        f"self-training {board('streets.jsonl')['gap']['selftrain']:.0f}%"
     )
-    spread = {rule: f"{lost['regret'][rule]:.1f}" for rule in lost.index}
     yield (
-        f"`entropy` loses {spread['entropy']} points, `information` {spread['information']}, `agreement` "
-        f"{spread['agreement']} and `density` {spread['density']}"
+        f"`entropy` loses {regret['entropy']} points, `information` {regret['information']}, `agreement` "
+        f"{regret['agreement']} and `density` {regret['density']}"
     )
+    of = methods("adversarial.jsonl")
+    sure = [
+        np.mean([r.history[-1]["entropy"] for r in of[k]]) for k in ("adaptseg_single", "single_1e-2", "single_1e-1")
+    ]
+    yield "with 0.001, 0.01 and 0.1 the entropy on the target is {:.3f}, {:.3f} and {:.3f}".format(*sure)
 
 
 def weights():
-    board = standings(read_results(RESULTS / "adversarial.jsonl")).set_index("method")
-    two = board.loc["multi_1e-2"]
+    two = board("adversarial.jsonl").loc["multi_1e-2"]
     yield (
         f"With ten times the published weights `adaptseg_multi` has {two['mIoU']:.1f}, {two['adabn']:.1f} points above "
         f"`adabn` and {two['gap']:.0f}% of the gap"
@@ -177,45 +197,44 @@ def choices():
         ("eleven methods, one seed, CamVid at dusk", "methods_camvid.jsonl"),
         ("one adversarial loss with ten weights and variants, three seeds, sample streets", "adversarial.jsonl"),
     ):
-        lost = regrets(read_results(RESULTS / file)).set_index("rule")["regret"]
-        cells = [f"{lost[rule]:.1f}" for rule in ("entropy", "information", "density", "agreement")]
+        cells = lost(file)[["entropy", "information", "density", "agreement"]]
         yield f"| {label} | {' | '.join(cells)} |"
 
 
 def statistics():
-    board = standings(read_results(RESULTS / "adversarial.jsonl")).set_index("method")["mIoU"]
-    dusk = {name: score(runs, "camvid_dusk/val") for name, runs in methods("camvid_seeds.unfinished.jsonl").items()}
+    miou, dusk = (board(file)["mIoU"] for file in ("adversarial.jsonl", "camvid_seeds.unfinished.jsonl"))
     yield (
-        f"source-only has {board['source_only']:.1f} mIoU, statistics alone {board['adabn']:.1f}, one level of an "
-        f"adversarial loss on top {board['single_1e-2']:.1f}, the same loss without them "
-        f"{board['single_1e-2_source']:.1f}"
+        f"source-only has {miou['source_only']:.1f} mIoU, statistics alone {miou['adabn']:.1f}, one level of an "
+        f"adversarial loss on top {miou['single_1e-2']:.1f}, the same loss without them "
+        f"{miou['single_1e-2_source']:.1f}"
     )
     yield f"{dusk['adabn']:.1f} where source-only has {dusk['source_only']:.1f}"
 
 
 def day_and_dusk():
-    runs = read_results(RESULTS / "camvid_seeds.unfinished.jsonl")
-    of, board = methods("camvid_seeds.unfinished.jsonl"), standings(runs).set_index("method")
-    miou, gap = (board[column].round(1) for column in ("mIoU", "gap"))
-    above = board["source_only"].map("{:+.1f}".format)
+    file = "camvid_seeds.unfinished.jsonl"
+    of, table, regret = methods(file), board(file), lost(file)
+    miou, gained, gap = table["mIoU"].round(1), table["source_only"].round(1), table["gap"].map("{:.0f}%".format)
     seen = class_scores(of).map("{:.0f}".format)
     turn = lambda name: f"{seen.loc['source_only', name]} to {seen.loc['selftrain_both', name]}"
-    lost = regrets(runs).set_index("rule")["regret"].map("{:.1f}".format)
+    by_day = lambda name: f"{score(of[name], 'camvid_day/val'):.1f}"
     yield (
-        f"By day the source-only network has {score(of['source_only'], 'camvid_day/val'):.1f} mIoU; at dusk it falls "
-        f"to {miou['source_only']}, where the oracle has {miou[ORACLE]}"
+        f"By day the source-only network has {by_day('source_only')} mIoU; at dusk it falls to {miou['source_only']}, "
+        f"where the oracle has {miou[ORACLE]}"
     )
-    yield f"`fda` is {above['fda']} points above source-only, {gap['fda']:.0f}% of the gap"
-    yield f"`adabn` {above['adabn']}"
+    yield f"`fda` gains {gained['fda']} points on source-only, {gap['fda']} of the gap. `adabn` gains {gained['adabn']}"
     yield (
-        f"{above['selftrain_both']} in the mean: road goes from {turn('road')}, pavement from "
-        f"{turn('pavement')}, sky from "
-        f"{turn('sky')}, but tree falls from {turn('tree')}, bicyclist from {turn('bicyclist')}, sign from "
-        f"{turn('sign')} and pole from {turn('pole')}"
+        f"it gains {gained['selftrain_both']} in the mean, {gap['selftrain_both']} of the gap: road goes from "
+        f"{turn('road')}, pavement from {turn('pavement')}, sky from {turn('sky')}, but tree falls from "
+        f"{turn('tree')}, bicyclist from {turn('bicyclist')}, sign from {turn('sign')} and pole from {turn('pole')}"
     )
     yield (
-        f"`entropy` loses {lost['entropy']} points, `information` {lost['information']}, `density` {lost['density']} "
-        f"and `agreement` {lost['agreement']}"
+        f"it has {by_day('selftrain_both')}, source-only {by_day('source_only')}, `fda` {by_day('fda')} and `adabn` "
+        f"{by_day('adabn')}"
+    )
+    yield (
+        f"`entropy` loses {regret['entropy']} points, `information` {regret['information']}, `density` "
+        f"{regret['density']} and `agreement` {regret['agreement']}"
     )
 
 
