@@ -178,6 +178,12 @@ def own_names(module):
     return [name for name in importlib.import_module(f"adaptseg.{module}").__all__ if name in made]
 
 
+def test_tables_that_cells_show_are_tables(site):
+    page = (site / "explanation" / "adversarial.html").read_text(encoding="utf8")
+    assert re.search(r"<table.*?above adabn.*?multi_1e-2.*?</table>", page, re.S)
+    assert not [p for p in site.rglob("*.html") if "<p>|" in p.read_text(encoding="utf8")]
+
+
 def test_every_public_name_is_on_its_page(html):
     names = [(module, name) for module in LIBRARY for name in own_names(module)]
     assert len(names) > 400 and not [

@@ -10,6 +10,7 @@ extensions = ["myst_nb"]
 myst_enable_extensions = ["dollarmath", "colon_fence", "attrs_inline", "attrs_block"]
 myst_heading_anchors = 4
 nb_execution_mode = "off"
+nb_render_markdown_format = "myst"  # tables that a cell shows
 nb_ipywidgets_js = {}
 highlight_language = "none"
 html_math_renderer = "mathml"
