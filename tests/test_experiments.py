@@ -2,6 +2,7 @@
 
 import shutil
 
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -52,10 +53,13 @@ def test_one_command_makes_all(data, finished):
     out, done = finished
     assert done.returncode == 0, done.stderr[-3000:]
     assert all(Run(p).finished and (p / "train.ipynb").is_file() for p in paths(data, out).values())
-    expected = {"experiments.ipynb", "table.md", "figure3.png", "figure4.png", "cameras.png"}
+    expected = {"experiments.ipynb", "table.md", "iitk.csv", "figure3.png", "figure4.png", "cameras.png"}
     assert expected <= {p.name for p in out.iterdir()}
     table = (out / "table.md").read_text()
     assert all(name in table for name in EXPERIMENTS) and table in done.stdout
+    scores = pd.read_csv(out / "iitk.csv").set_index("experiment")
+    assert list(scores.index) == list(EXPERIMENTS) and set(scores["method"]) == {"adaptseg_multi"}
+    assert all(f"{scores.loc[name, 'mIoU']:.1f}" in table.split("on iitk/val")[1] for name in EXPERIMENTS)
     for which in ("figure3", "figure4", "cameras"):
         assert len(Image.open(out / f"{which}.png").convert("RGB").getcolors(10**6)) > 50
     assert Run(paths(data, out)["gta5_iitk_adapted"]).config["init_started"] == made(data, out)[FIRST]

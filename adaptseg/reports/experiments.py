@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FIRST', 'TITLES', 'FIGURES', 'ExperimentsJob', 'waits', 'experiments_job', 'experiment_values', 'experiment_config',
            'state', 'run_experiment', 'run_experiments', 'stop_on_failure', 'experiment_runs', 'report_figure',
-           'iitk_table', 'cameras_figure', 'report']
+           'iitk_scores', 'iitk_table', 'cameras_figure', 'report']
 
 # %% ../../nbs/api/reports/04_experiments.ipynb #2771db58
 from functools import partial
@@ -51,6 +51,7 @@ class ExperimentsJob(BaseModel):
     # of every training, such as sample or tiny; None: sample without a data_root, the report's protocol with one
     preset: str | None = None
     method: str | None = None  # of every training, such as selftrain; None: adaptseg_multi, the report's
+    alpha: float | None = Field(None, ge=0, lt=1)  # of a method with a teacher; None: the preset's or the method's own
     out: str = "runs/experiments"  # folder of the runs, the table and the figures
     seed: int = Field(0, ge=0)  # of every training
     only: str | None = None  # names of experiments, joined by commas; what they wait for is added
@@ -99,6 +100,7 @@ def experiment_values(job: ExperimentsJob, name: str) -> dict:
         seed=job.seed,
         name=f"{name}-s{job.seed}",
         method=job.method,
+        alpha=job.alpha,
         device=job.device,
         precision=job.precision,
         workers=job.workers,
@@ -193,16 +195,30 @@ def report_figure(
     )
 
 
-def iitk_table(job: ExperimentsJob, runs: dict[str, Run]) -> str:
-    "Every network on the frames that the figures are of, in percent, also those that were not adapted to them."
+def iitk_scores(
+    job: ExperimentsJob,
+    runs: dict[str, Run],  # by the experiment's name, one or more
+) -> pd.DataFrame | None:  # method, experiment and scores in percent; None where the frames have no labels
+    "Every network on the frames that the figures are of, also those that were not adapted to them."
     classes = Predictor.load(next(iter(runs.values())).path).classes
     split, rows = load_val("iitk", dataset_root(job.data_root, "iitk"), classes), []
     if split is None or not split.labelled:
-        return "The campus frames have no labels here: look at the figures."
+        return None
     for name, run in runs.items():
         found = run.metrics.get("iitk/val") or evaluate(Predictor.load(run.path), split, workers=job.workers or 0)
-        rows.append({"on iitk/val": name, **{title: 100 * found[key] for key, title in SCORES.items()}})
-    return pd.DataFrame(rows).to_markdown(index=False, floatfmt=".1f")
+        scores = {title: 100 * found[key] for key, title in SCORES.items()}
+        rows.append({"method": run.config["method"], "experiment": name, **scores})
+    return pd.DataFrame(rows)
+
+
+def iitk_table(
+    scores: pd.DataFrame | None,  # as `iitk_scores` returns them
+) -> str:  # Markdown
+    "The scores on the campus frames, as table.md has them."
+    if scores is None:
+        return "The campus frames have no labels here: look at the figures."
+    shown = scores.drop(columns="method").rename(columns={"experiment": "on iitk/val"})
+    return shown.to_markdown(index=False, floatfmt=".1f")
 
 # %% ../../nbs/api/reports/04_experiments.ipynb #090e1fa5
 def cameras_figure(
@@ -216,12 +232,16 @@ def cameras_figure(
 
 
 def report(job: ExperimentsJob, new: bool = True) -> Path:  # the folder
-    "Write table.md and the figures; without anything new only what is missing."
+    "Write table.md, iitk.csv and the figures; without anything new only what is missing."
     runs, folder = experiment_runs(job), resolve(job.out)
     folder.mkdir(parents=True, exist_ok=True)
     if runs and (new or not (folder / "table.md").is_file()):
+        scores = iitk_scores(job, runs)
+        if scores is not None:
+            with atomic_write(folder / "iitk.csv") as part:
+                scores.round(4).to_csv(part, index=False, encoding="utf-8")
         with atomic_write(folder / "table.md") as part:
-            part.write_text(f"{summary_table(list(runs.values()))}\n\n{iitk_table(job, runs)}\n", encoding="utf-8")
+            part.write_text(f"{summary_table(list(runs.values()))}\n\n{iitk_table(scores)}\n", encoding="utf-8")
     drawn = {which: partial(report_figure, which, runs, job.images) for which in FIGURES}
     for which, draw in {**drawn, "cameras": partial(cameras_figure, runs, job.images)}.items():
         if (new or not (folder / f"{which}.png").is_file()) and (figure := draw()):
