@@ -194,7 +194,7 @@ def report_figure(
         [runs[name] for name in there], images, [TITLES[name] for name in there], "iitk", kanezaki=kanezaki
     )
 
-
+# %% ../../nbs/api/reports/04_experiments.ipynb #f0931f34
 def iitk_scores(
     job: ExperimentsJob,
     runs: dict[str, Run],  # by the experiment's name, one or more
